@@ -1,0 +1,252 @@
+"""`attn`, the course's command line: for learners (lab, progress, hint, reset, doctor) and teachers (grade, build)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    help="Attention by writing it: the course's command line.", no_args_is_help=True, add_completion=False
+)
+console = Console(highlight=False)
+Chapter = Annotated[str, typer.Argument(help="A chapter's number, such as 02.")]
+
+
+def stop(message):
+    """End with a message on stderr and status 1."""
+    Console(stderr=True, highlight=False).print(message, markup=False)
+    raise typer.Exit(1)
+
+
+def chapter_of(text):
+    """The chapter that a number, or a folder's name, stands for."""
+    from autograder.exercise import chapters, load_chapter
+
+    digits = text.split("_")[0]
+    if not digits.isdigit() or int(digits) not in chapters():
+        stop(f"there is no chapter {text!r}; the chapters are {', '.join(f'{n:02d}' for n in chapters())}")
+    return load_chapter(int(digits))
+
+
+@app.command()
+def lab(
+    chapter: Annotated[str, typer.Argument(help="The chapter to open.")] = "00",
+    port: Annotated[int, typer.Option(help="The port to serve on; another is taken if it is busy.")] = 8888,
+    browser: Annotated[bool | None, typer.Option(help="Open a browser; by default where there is a screen.")] = None,
+):
+    """Open JupyterLab on a chapter. Prints the address, and works without a browser."""
+    from autograder.build import ROOT
+
+    folder = chapter_of(chapter).folder
+    notebook = ROOT / "course" / folder / f"{folder}.ipynb"
+    if not notebook.is_file():
+        stop(f"{notebook} is missing; run: make notebooks")
+    if browser is None:
+        browser = bool(
+            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform in ("darwin", "win32")
+        )
+    command = [sys.executable, "-m", "jupyterlab", str(notebook), "--ip=127.0.0.1", f"--port={port}"]
+    command += [
+        f"--ServerApp.root_dir={ROOT}",
+        "--LabApp.news_url=",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
+    if not browser:
+        command.append("--no-browser")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # a container's only user; the server listens on this machine alone
+    console.print(f"Opening {notebook.relative_to(ROOT)}. The address is in the lines below; stop with Ctrl-C.")
+    raise typer.Exit(subprocess.call(command, cwd=ROOT))
+
+
+@app.command()
+def progress(chapter: Annotated[str | None, typer.Argument(help="One chapter; all by default.")] = None):
+    """Show what is solved."""
+    from autograder import record
+
+    only = chapter_of(chapter).number if chapter else None
+    table = Table(box=None, pad_edge=False)
+    for column, justify in (
+        ("", "left"),
+        ("exercise", "left"),
+        ("best", "right"),
+        ("of", "right"),
+        ("tries", "right"),
+        ("hints", "right"),
+    ):
+        table.add_column(column, justify=justify)
+    for one, rows in record.table():
+        if only in (None, one.number):
+            earned, points = sum(s.best for _, s in rows), sum(e.points for e, _ in rows)
+            table.add_row(
+                "", f"[bold]{one.number:02d} {one.topic.replace('_', ' ')}[/]", f"{earned:g}", f"{points:g}", "", ""
+            )
+            for exercise, standing in rows:
+                mark = "✓" if standing.best >= exercise.points else "◐" if standing.best else "·"
+                cells = (f"{standing.best:g}", f"{exercise.points:g}", f"{standing.tries}", f"{standing.hints}")
+                table.add_row(mark, f"{exercise.id} {exercise.title}", *cells)
+    console.print(table)
+
+
+@app.command()
+def hint(
+    exercise: Annotated[str, typer.Argument(help="An exercise's id, such as 2.1.")],
+    step: Annotated[int | None, typer.Argument(help="Which hint; the next one by default.")] = None,
+):
+    """Show the next hint of an exercise."""
+    from autograder.notebook import hint as show
+
+    message = show(exercise, step)
+    if message.title == "No hint":
+        stop(message.text)
+    console.print(f"[bold]{message.title}[/]")
+    console.print(message.text, markup=False)
+
+
+@app.command()
+def reset(chapter: Chapter):
+    """Put a chapter's notebook back as it was, keeping a copy of yours."""
+    from autograder.build import ROOT, keep_copy, release_bytes
+
+    folder = chapter_of(chapter).folder
+    path = ROOT / "course" / folder / f"{folder}.ipynb"
+    fresh = release_bytes(folder)
+    if path.exists() and path.read_bytes() == fresh:
+        console.print(f"{folder} is as it was released; nothing to do.")
+        return
+    copy = keep_copy(path) if path.exists() else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(fresh)
+    kept = f" Yours is kept as {copy.relative_to(ROOT)}." if copy else ""
+    console.print(f"{folder} is as it was released.{kept} Reload it in JupyterLab if it is open.")
+
+
+@app.command()
+def doctor():
+    """Say what this machine has and what of the course it can run."""
+    from autograder.doctor import examine
+
+    for finding in examine():
+        console.print(f"{'✓' if finding.well else '✗'} {finding.what}", markup=False)
+        if not finding.well:
+            console.print(f"    {finding.remedy}", markup=False)
+
+
+@app.command()
+def grade(
+    submissions: Annotated[
+        Path | None, typer.Argument(help="<student>/<chapter>/<chapter>.ipynb; a sample class by default.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where gradebook, feedback and CSV go.")] = Path("grading"),
+    students: Annotated[int, typer.Option(help="How many students the sample class has.")] = 20,
+):
+    """Grade a class: gradebook, feedback, CSV and a summary. Status 1 if a submission could not be graded."""
+    from autograder import grade as grading
+    from autograder import sample_class
+
+    sample = submissions is None
+    if sample:
+        submissions = out / "sample class"
+        handed = sample_class.write(submissions, students)
+        console.print(f"A sample class of {students} is in {submissions}; SUBMISSIONS=dir grades your own.")
+    try:
+        result = grading.grade(submissions, out)
+    except grading.GradeError as error:
+        stop(str(error))
+    _summary(result)
+    if sample:
+        _compare_with_plan(result, handed)
+    raise typer.Exit(1 if result.failed else 0)
+
+
+def _summary(result):
+    from autograder.grade import difficulty, most_met
+
+    folders = sorted({one.folder for one in result.submissions})
+    table = Table(title="Scores", title_justify="left", box=None, pad_edge=False)
+    table.add_column("student")
+    for folder in folders:
+        table.add_column(folder, justify="right")
+    by_student = {}
+    for one in result.submissions:
+        by_student.setdefault(one.student, {})[one.folder] = one
+    for student, theirs in by_student.items():
+        table.add_row(student, *[_cell(theirs.get(folder)) for folder in folders])
+    console.print(table)
+    console.print(
+        "A star marks a written question that waits for a reader; “missing” was not handed in, which is not 0.\n"
+    )
+    hardest = sorted(difficulty(result).items(), key=lambda item: item[1][0])[:5]
+    console.print("Hardest: " + ", ".join(f"{name} ({share:.0%} of the points)" for name, (share, _) in hardest))
+    console.print("Most met mistakes:")
+    for (exercise_id, name), count in most_met(result):
+        console.print(f"  {count:3d} × {exercise_id} {name.replace('_', ' ')}", markup=False)
+    for path, reason in result.unplaced:
+        console.print(f"Not placed: {path} ({reason})", markup=False)
+    for one in result.failed:
+        console.print(f"Failed: {one.student} {one.folder} ({one.reason})", markup=False)
+    console.print(f"\n{len(result.submissions) - len(result.failed)} of {len(result.submissions)} submissions graded.")
+    console.print(f"{result.out} holds gradebook.db, grades.csv, exercises.csv, feedback/ and grade.log.", markup=False)
+
+
+def _cell(one):
+    if one is None:
+        return "missing"
+    if one.status == "failed":
+        return "failed"
+    return f"{one.score:g} of {one.max_score:g}{'*' if one.status == 'needs a reader' else ' '}"
+
+
+def _compare_with_plan(result, handed):
+    from autograder.sample_class import expected_score
+
+    got = {(one.student, name): score for one in result.submissions for name, (score, _) in one.exercises.items()}
+    known = {}
+    wrong = [one for one in handed if got.get((one.student, one.exercise_id)) != expected_score(one, known)]
+    for one in wrong:
+        score = got.get((one.student, one.exercise_id))
+        console.print(
+            f"{one.student} {one.exercise_id} ({one.what}): {score}, planned {expected_score(one, known)}", markup=False
+        )
+    if wrong:
+        stop(f"{len(wrong)} of {len(handed)} scores of the sample class are not as planned.")
+    console.print(f"All {len(handed)} scores of the sample class are as planned.")
+
+
+@app.command()
+def build(chapter: Annotated[str | None, typer.Argument(help="One chapter; all by default.")] = None):
+    """Build the notebooks from the chapters' texts."""
+    from autograder import build as building
+
+    try:
+        building.build([chapter_of(chapter).folder] if chapter else None)
+    except building.BuildError as error:
+        stop(str(error))
+
+
+@app.command("kill-matrix")
+def kill_matrix(path: Annotated[Path, typer.Argument(help="The page to write.")] = Path("docs/kill-matrix.md")):
+    """Put every known mistake and right variant through the grader and write the table."""
+    from autograder.kill_matrix import markdown
+
+    path.write_text(markdown(), encoding="utf-8", newline="\n")
+    console.print(f"Wrote {path}.")
+
+
+@app.command()
+def figures(folder: Annotated[Path, typer.Argument(help="Where the pictures go.")] = Path("docs/images")):
+    """Draw the README's picture."""
+    from attn_ref import plots, sentence
+
+    folder.mkdir(parents=True, exist_ok=True)
+    plots.formula(sentence.EMBEDDINGS, sentence.TOKENS).save(folder / "attention.svg")
+    console.print(f"Wrote {folder / 'attention.svg'}.", markup=False)
+
+
+if __name__ == "__main__":
+    app()

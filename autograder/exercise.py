@@ -1,0 +1,217 @@
+"""What an exercise is. One definition feeds the check, the grade, the diagnosis, the tests and the kill matrix.
+
+A definition reads like a page of a teacher's notebook; `docs/writing-an-exercise.md` walks through one.
+"""
+
+import inspect
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of the answer: its arguments, and the criterion that it belongs to."""
+
+    criterion: "Criterion"
+    arguments: dict
+
+
+@dataclass
+class Criterion:
+    """A sentence the learner can read, its points, and the seeded cases that must all come out right."""
+
+    sentence: str
+    points: float
+    generate: Callable | None  # rng -> yields dicts of arguments; None judges every other criterion's cases
+    tolerance: float | None = None  # relative; None derives it from the dtype
+    same_dtype: bool = False  # also ask for the reference's dtype
+    untouched: bool = False  # ask only that the inputs are as they were
+
+
+@dataclass
+class Mistake:
+    """A wrong answer that someone will give, and what a tutor would say to it."""
+
+    name: str
+    message: str
+    answer: Callable
+
+
+@dataclass
+class Exercise:
+    """An exercise of one chapter. `reference` is the right answer; its name and parameters are the contract.
+
+    `expected`, where given, computes what is right in place of `reference` (an exact value where the answer is a
+    simulation). `isolate=False` runs the answer in the notebook's own process (for code that cannot be forked).
+    """
+
+    id: str
+    title: str
+    reference: Callable
+    minutes: int
+    expected: Callable | None = None
+    isolate: bool = True
+    time_limit: float = 10.0  # seconds for all cases together
+    criteria: list[Criterion] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
+    variants: list[Callable] = field(default_factory=list)
+    hint_texts: tuple[str, ...] = ()
+    error_texts: tuple[tuple[str, str], ...] = ()
+    drive: Callable | None = None
+
+    @property
+    def name(self):
+        return self.reference.__name__
+
+    @property
+    def chapter(self):
+        return int(self.id.split(".")[0])
+
+    @property
+    def points(self):
+        return sum(criterion.points for criterion in self.criteria)
+
+    def criterion(self, sentence, points, *, tolerance=None, same_dtype=False):
+        """Decorate a generator of cases: `def square(rng): yield dict(n_q=5, n_k=5)`."""
+
+        def add(generate):
+            self.criteria.append(Criterion(sentence, points, generate, tolerance, same_dtype))
+            return generate
+
+        return add
+
+    def leaves_inputs_alone(self, points=1, sentence="the inputs are left as they were"):
+        """A criterion over all cases: no argument was written to. It counts once something else is right."""
+        self.criteria.append(Criterion(sentence, points, None, untouched=True))
+
+    def mistake(self, message):
+        """Decorate a wrong answer; its name is the mistake's name in reports."""
+
+        def add(answer):
+            self.mistakes.append(Mistake(answer.__name__, message, answer))
+            return answer
+
+        return add
+
+    def also_right(self, answer):
+        """Decorate a right answer that is written differently; it must get full marks."""
+        self.variants.append(answer)
+        return answer
+
+    def probe(self, drive):
+        """Decorate `drive(answer, **arguments) -> value`: how to use an answer that is more than one call."""
+        self.drive = drive
+        return drive
+
+    def hints(self, *texts):
+        """Up to three steps, from a nudge to a plan."""
+        self.hint_texts = texts
+
+    def errors(self, *pairs):
+        """(the error as Python prints it, what it means here) for the "I see this error" folds."""
+        self.error_texts = pairs
+
+    def cases(self, seed):
+        """The calls that judge an answer, the same for the same seed. Arguments are fresh each time."""
+        found = []
+        for index, criterion in enumerate(self.criteria):
+            if criterion.generate is not None:
+                rng = np.random.default_rng([seed, zlib.crc32(self.id.encode()), index])
+                found += [Case(criterion, arguments) for arguments in criterion.generate(rng)]
+        return found
+
+    def call(self, answer, arguments):
+        """Use an answer on one case. Positional where the order allows, so a renamed parameter is no mistake."""
+        if self.drive is not None:
+            return self.drive(answer, **arguments)
+        parameters = iter(inspect.signature(self.reference).parameters)
+        keywords = dict(arguments)
+        positional = []
+        for parameter in parameters:
+            if parameter not in keywords:
+                break
+            positional.append(keywords.pop(parameter))
+        return answer(*positional, **keywords)
+
+
+@dataclass
+class Quiz:
+    """A question that marks itself: choices as {letter: (text, feedback)}, one of them right."""
+
+    id: str
+    question: str
+    choices: dict[str, tuple[str, str]]
+    right: str
+
+
+@dataclass
+class Written:
+    """A question answered in words and read by a person: four levels, from best to least."""
+
+    id: str
+    title: str
+    minutes: int
+    rubric: tuple[str, str, str, str]
+    points: float = 4
+
+    @property
+    def chapter(self):
+        return int(self.id.split(".")[0])
+
+
+@dataclass
+class Chapter:
+    """All that `autograder/exercises/chNN_topic.py` defines, found by type and kept in the order of the file."""
+
+    number: int
+    topic: str
+    exercises: dict[str, Exercise]
+    quizzes: dict[str, Quiz]
+    written: dict[str, Written]
+
+    @property
+    def folder(self):
+        return f"{self.number:02d}_{self.topic}"
+
+
+@cache
+def chapters():
+    """{number: module name} of every chapter that has exercises, in order."""
+    package = import_module("autograder.exercises")
+    names = sorted(module.name for module in iter_modules(package.__path__) if module.name.startswith("ch"))
+    return {int(name[2:4]): name for name in names}
+
+
+@cache
+def load_chapter(number):
+    """The definitions of one chapter. Only its own file is imported, so a check starts fast."""
+    if number not in chapters():
+        raise KeyError(f"there is no chapter {number}; the chapters are {', '.join(map(str, chapters()))}")
+    module_name = chapters()[number]
+    module = import_module(f"autograder.exercises.{module_name}")
+    kinds = {Exercise: {}, Quiz: {}, Written: {}}
+    for value in vars(module).values():
+        for kind, found in kinds.items():
+            if isinstance(value, kind):
+                if value.id in found:
+                    raise ValueError(f"{module_name}.py defines {kind.__name__} {value.id} twice")
+                found[value.id] = value
+    return Chapter(number, module_name[5:], *kinds.values())
+
+
+def find_exercise(exercise_id):
+    """The exercise with this id, or a KeyError whose text tells the learner which ids there are."""
+    text = str(exercise_id)
+    number = text.split(".")[0]
+    if not number.isdigit() or int(number) not in chapters():
+        raise KeyError(f'there is no exercise "{text}"; ids look like "2.1" (chapter 2, exercise 1)')
+    exercises = load_chapter(int(number)).exercises
+    if text not in exercises:
+        raise KeyError(f'chapter {int(number)} has no exercise "{text}"; it has {", ".join(exercises)}')
+    return exercises[text]

@@ -1,0 +1,202 @@
+"""From evidence to points and a diagnosis. Nothing here runs a learner's code.
+
+Diagnosis is by recognition: the outcomes of a wrong answer are compared with those of every known mistake on the
+same inputs. A match names the misconception; otherwise the first difference is shown as it is.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from autograder.compare import Difference, difference, number
+from autograder.runner import run_case
+
+
+@dataclass
+class Verdict:
+    """One criterion: its sentence and what it earned."""
+
+    sentence: str
+    points: float
+    earned: float
+    because: str = ""  # why not more
+    where: str = ""  # the inputs of the case that shows it
+    picture: Difference | None = None
+
+
+@dataclass
+class Report:
+    """What the learner is told about one answer."""
+
+    exercise_id: str
+    title: str
+    points: float
+    earned: float = 0.0
+    status: str = "judged"  # judged, not attempted, refused
+    verdicts: list[Verdict] = field(default_factory=list)
+    diagnosis: list = field(default_factory=list)  # the mistakes recognised, at most two
+    message: str = ""  # where there is no verdict to give
+    printed: str = ""
+
+    @property
+    def full(self):
+        return self.earned >= self.points
+
+    def summary(self):
+        """What a class report needs to know, as plain data."""
+        return {
+            "exercise": self.exercise_id,
+            "earned": self.earned,
+            "points": self.points,
+            "status": self.status,
+            "mistakes": [mistake.name for mistake in self.diagnosis],
+        }
+
+
+def judge(exercise, seed, outcomes):
+    """The Report for these outcomes of `exercise.cases(seed)`."""
+    report = Report(exercise.id, exercise.title, exercise.points)
+    cases = exercise.cases(seed)
+    if outcomes and outcomes[0].status == "not attempted":
+        report.status = "not attempted"
+        report.message = f"not attempted yet: write {exercise.name}, run its cell, then run this one again"
+        return report
+    expected = [right_outcome(exercise, arguments) for arguments in (case.arguments for case in exercise.cases(seed))]
+    faults = [
+        fault(case.criterion, right, outcome) for case, right, outcome in zip(cases, expected, outcomes, strict=True)
+    ]
+    for criterion in exercise.criteria:
+        mine = [i for i, case in enumerate(cases) if case.criterion is criterion]
+        report.verdicts.append(_verdict(criterion, mine, cases, faults))
+    _judge_untouched(exercise, report, cases, outcomes)
+    _say_once(report.verdicts)
+    report.earned = sum(verdict.earned for verdict in report.verdicts)
+    report.printed = next((outcome.printed for outcome in outcomes if outcome.printed), "")
+    if not report.full:
+        report.diagnosis = recognise(exercise, seed, outcomes, faults)
+    return report
+
+
+def right_outcome(exercise, arguments):
+    """What a right answer gives on one case."""
+    return run_case(exercise, exercise.expected or exercise.reference, arguments)
+
+
+def fault(criterion, right, outcome):
+    """None if the outcome is right for this criterion, else a Difference that says what is wrong."""
+    if outcome.status == "raised":
+        error = outcome.error
+        at = f", at the line  {error['line']}" if error["line"] else ""
+        return Difference(f"it raised {error['type']}: {error['message']}{at}")
+    if outcome.status == "not attempted":
+        return Difference("this case is not attempted yet")
+    if outcome.status == "too slow":
+        return Difference("it did not finish in time; is there a loop that never ends?")
+    if outcome.status == "died":
+        return Difference("Python itself stopped here; did the answer exit, or use more memory than there is?")
+    if outcome.status == "not run":
+        return Difference("not run, because an earlier case did not finish")
+    found = difference(right.value, outcome.value, criterion.tolerance, criterion.same_dtype)
+    if found and outcome.warned:
+        found = Difference(f"{found.text} (NumPy warned: {outcome.warned[0]})", found.expected, found.got)
+    return found
+
+
+def recognise(exercise, seed, outcomes, faults):
+    """The known mistakes that did the same: one that explains every case, else up to two that explain a criterion."""
+    cases = exercise.cases(seed)
+    theirs = {mistake.name: mistake_outcomes(exercise, mistake, seed) for mistake in exercise.mistakes}
+
+    def explains(mistake, indices):
+        return all(alike(cases[i].criterion, theirs[mistake.name][i], outcomes[i]) for i in indices)
+
+    for mistake in exercise.mistakes:
+        if explains(mistake, range(len(cases))):
+            return [mistake]
+    found = []
+    for criterion in exercise.criteria:
+        wrong = [i for i, case in enumerate(cases) if case.criterion is criterion and faults[i]]
+        own = [i for i, case in enumerate(cases) if case.criterion is criterion]
+        if wrong and not any(explains(mistake, wrong) for mistake in found):
+            candidates = [mistake for mistake in exercise.mistakes if explains(mistake, own)]
+            found += candidates if len(candidates) == 1 else []
+    return found[:2]
+
+
+def mistake_outcomes(exercise, mistake, seed):
+    """What a known mistake gives on every case."""
+    return [run_case(exercise, mistake.answer, case.arguments) for case in exercise.cases(seed)]
+
+
+def alike(criterion, one, other):
+    """Did two wrong answers do the same? Errors by type, values within the criterion's tolerance."""
+    if one.status != other.status or one.changed != other.changed:
+        return False
+    if one.status != "returned":
+        return one.status == "raised" and one.error["type"] == other.error["type"]
+    return _same_form(one.value, other.value) and difference(one.value, other.value, criterion.tolerance, True) is None
+
+
+def _same_form(one, other):
+    return type(one) is type(other) and (not isinstance(one, list) or len(one) == len(other))
+
+
+def _verdict(criterion, indices, cases, faults):
+    for i in indices:
+        if faults[i]:
+            where = calling(cases[i].arguments)
+            return Verdict(criterion.sentence, criterion.points, 0.0, faults[i].text, where, faults[i])
+    return Verdict(criterion.sentence, criterion.points, float(criterion.points) if indices else 0.0)
+
+
+def _judge_untouched(exercise, report, cases, outcomes):
+    """An answer that does nothing leaves its inputs alone too, so this counts only beside something right."""
+    something_right = any(verdict.earned for verdict in report.verdicts)
+    written = [(case, outcome) for case, outcome in zip(cases, outcomes, strict=True) if outcome.changed]
+    for criterion, verdict in zip(exercise.criteria, report.verdicts, strict=True):
+        if not criterion.untouched:
+            continue
+        if written:
+            case, outcome = written[0]
+            verdict.where = calling(case.arguments)
+            verdict.because = f"{' and '.join(outcome.changed)} was written to"
+        elif any(outcome.status != "returned" for outcome in outcomes):
+            verdict.because = "counts once every case gives an answer"
+        elif not something_right:
+            verdict.because = "counts once another criterion is met"
+        else:
+            verdict.earned = float(criterion.points)
+
+
+def _say_once(verdicts):
+    """Five criteria that fail for one reason need it told once."""
+    said = set()
+    for verdict in verdicts:
+        if verdict.because in said:
+            verdict.where, verdict.because = "", "for the same reason"
+        elif verdict.because:
+            said.add(verdict.because)
+
+
+def calling(arguments):
+    """`with n_q=2, k of shape (5, 3): `, the inputs of a case in words."""
+    parts = [_input(name, value) for name, value in arguments.items()]
+    return f"with {', '.join(parts)}: " if parts else ""
+
+
+def _entries(value):
+    return f"[{', '.join(map(_entries if value.ndim > 1 else number, value))}]"
+
+
+def _input(name, value):
+    if isinstance(value, np.ndarray):
+        if value.ndim in (1, 2) and value.size <= 6:
+            return f"{name}={_entries(value)}"
+        return f"{name} of shape {value.shape}"
+    if isinstance(value, (list, tuple)) and len(value) > 6:
+        return f"{name} of length {len(value)}"
+    if isinstance(value, float):
+        return f"{name}={number(value)}"
+    if hasattr(value, "shape"):
+        return f"{name} of shape {tuple(value.shape)}"
+    return f"{name}={value!r}" if isinstance(value, (int, str, list, tuple, type(None))) else name

@@ -1,0 +1,35 @@
+"""The repository is an nbgrader course: every nbgrader command works here without flags."""
+
+import os
+from pathlib import Path
+
+from nbgrader.converters import GenerateAssignment
+from nbgrader.preprocessors import IncludeHeaderFooter
+
+from autograder.nbgrader_plugins import DropTeacherCells
+
+ROOT = Path(__file__).resolve().parent if "__file__" in globals() else Path.cwd()
+
+c = get_config()  # noqa: F821 (traitlets provides it)
+
+c.CourseDirectory.root = str(ROOT)
+c.CourseDirectory.course_id = "attention"
+c.CourseDirectory.source_directory = "solutions"
+c.CourseDirectory.release_directory = "course"
+# A chapter's text (.py) holds the solutions, and a module beside a submission could stand in for a library.
+c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.py", "*.pyc", "__pycache__", ".*", "backups"]
+
+# `course/` is in the repository, so without this nbgrader would skip the step that fills the gradebook.
+c.GenerateAssignment.force = True
+own = [one for one in GenerateAssignment.preprocessors.default() if one is not IncludeHeaderFooter]
+c.GenerateAssignment.preprocessors = [IncludeHeaderFooter, DropTeacherCells, *own]
+c.ClearSolutions.code_stub = {"python": "# Your code here.\nraise NotImplementedError"}
+c.ClearSolutions.text_stub = "*Your answer here.*"
+
+c.ExecutePreprocessor.timeout = 120  # seconds a cell; a check has a shorter limit of its own
+
+# Where classes hand work in and out. A shared machine names a folder that everyone may write to.
+c.Exchange.root = os.environ.get("ATTN_EXCHANGE", str(ROOT / "exchange"))
+if "ATTN_EXCHANGE" not in os.environ:
+    Path(c.Exchange.root).mkdir(exist_ok=True)
+    Path(c.Exchange.root).chmod(0o777)

@@ -1,0 +1,395 @@
+"""What `check` makes of answers of every kind. None may raise, reach stderr, stop the notebook or change its state."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+import attn_ref
+from autograder import check, hint, progress, quiz, runner
+from autograder.evidence import Odd, Outcome, decode, encode, plain
+from autograder.exercise import Exercise
+from autograder.judge import judge
+
+
+def double(x):
+    """Twice x.  (n, d) -> (n, d)"""
+    return 2 * x
+
+
+def an_exercise(**options):
+    exercise = Exercise("2.99", "Twice", reference=double, minutes=1, **options)
+
+    @exercise.criterion("every entry is doubled", points=2)
+    def values(rng):
+        yield dict(x=np.array([[1.0, 2.0, 3.0]]))
+        yield dict(x=rng.normal(size=(3, 2)))
+
+    exercise.leaves_inputs_alone(points=1)
+
+    @exercise.mistake("Twice, not thrice.")
+    def thrice(x):
+        return 3 * x
+
+    exercise.hints("first", "second")
+    return exercise
+
+
+def verdict_on(answer, time_limit=5, **options):
+    exercise = an_exercise(time_limit=time_limit, **options)
+    return judge(exercise, 3, runner.collect(exercise, answer, 3))
+
+
+def endless(x):
+    while True:
+        pass
+
+
+def deaf_to_interrupts(x):
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(60)
+
+
+def leaves(x):
+    os._exit(0)
+
+
+def kills_itself(x):
+    os.kill(os.getpid(), 9)
+
+
+def recurses(x):
+    return recurses(x)
+
+
+def in_place(x):
+    x *= 2
+    return x
+
+
+def unprintable(x):
+    class Nasty(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    raise Nasty
+
+
+WRONG = {
+    "nothing": (lambda x: None, "yours is None"),
+    "text": (lambda x: "2 4 6", "yours is the text"),
+    "an object": (lambda x: object(), "yours is an object"),
+    "a generator": ((lambda x: (2 * row for row in x)), "`yield`"),
+    "a set": (lambda x: {1, 2}, "yours is a set"),
+    "a shape of another order": (lambda x: 2 * x.T, "yours is (3, 1); the same axes in another order"),
+    "an axis lost": (lambda x: (2 * x).ravel(), "was an axis lost"),
+    "a single number": (lambda x: 2.0, "yours is the single number 2"),
+    "truth values": (lambda x: x > 1, "True and False"),
+    "NaN": (lambda x: x * np.nan, "yours is nan"),
+    "infinity": (lambda x: x * np.inf, "yours is inf"),
+    "complex numbers": (lambda x: 2 * x + 0j, "complex numbers"),
+    "objects in an array": (lambda x: np.array([None, 1], dtype=object), "dtype object"),
+    "a ragged list": (lambda x: [[1.0], [1.0, 2.0]], "ragged"),
+    "a huge array": (lambda x: np.zeros(70 * 2**20 // 8), "MiB"),
+    "half precision": (lambda x: (2 * x).astype(np.float16) + np.float16(0.001), "should be 2, yours is 2.00"),
+    "an exception": (lambda x: x[7], "IndexError: index 7 is out of bounds"),
+    "an exit": (lambda x: sys.exit(3), "SystemExit"),
+    "a keyboard interrupt": (lambda x: exec("raise KeyboardInterrupt"), "KeyboardInterrupt"),
+    "an error that cannot be printed": (unprintable, "cannot be shown"),
+    "endless recursion": (recurses, "RecursionError"),
+    "too many parameters": (lambda x, y: x, "missing 1 required positional argument"),
+    "a name that does not exist": (lambda x: undefined_name, "NameError"),  # noqa: F821
+}
+
+
+@pytest.mark.parametrize("isolate", [True, False], ids=["in a child", "in place"])
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_wrong_answer_is_told_what_is_wrong(kind, isolate, capfd):
+    answer, expected = WRONG[kind]
+    report = verdict_on(answer, isolate=isolate)
+    assert report.earned == 0
+    assert expected in report.verdicts[0].because
+    assert capfd.readouterr().err == ""
+
+
+def test_the_line_of_an_exception_is_shown():
+    def answer(x):
+        rows = len(x)
+        return x.reshape(rows, 99)
+
+    assert "return x.reshape(rows, 99)" in verdict_on(answer).verdicts[0].because
+
+
+RIGHT = {
+    "not contiguous": lambda x: np.stack([2 * x, x], axis=-1)[..., 0],
+    "another memory order": lambda x: np.asfortranarray(2 * x),
+    "nested lists": lambda x: (2 * x).tolist(),
+    "a list of rows": lambda x: [2 * row for row in x],
+    "a subclass of ndarray": lambda x: np.ma.masked_array(2 * x),
+    "another parameter name": lambda numbers: 2 * numbers,
+    "more parameters with defaults": lambda x, factor=2: factor * x,
+    "printing": lambda x: print("looking at", x) or 2 * x,
+}
+
+
+@pytest.mark.parametrize("kind", RIGHT)
+def test_a_right_answer_in_another_form_gets_full_marks(kind):
+    report = verdict_on(RIGHT[kind])
+    assert report.full, report.verdicts
+
+
+def test_a_torch_answer_counts_by_its_values():
+    torch = pytest.importorskip("torch")
+    assert verdict_on(lambda x: 2 * torch.from_numpy(x)).full
+    assert (
+        "right to the precision of float32"
+        in verdict_on(lambda x: 2 * torch.tensor(x, dtype=torch.float32) / 3 * 3).verdicts[0].because
+    )
+
+
+def test_torch_in_the_notebook_with_its_threads_running_does_not_hang_a_check():
+    torch = pytest.importorskip("torch")
+    torch.ones(600, 600) @ torch.ones(600, 600)
+    report = verdict_on(lambda x: (torch.ones(600, 600) @ torch.ones(600, 600)) and 2 * x, time_limit=20)
+    assert "ambiguous" in report.verdicts[0].because  # it came back, with the error that this expression gives
+
+
+def test_printing_is_shown_and_bounded():
+    report = verdict_on(lambda x: print("a" * 10**6) or 2 * x)
+    assert report.printed.startswith("aaa")
+    assert len(report.printed) <= runner.PRINTED_LIMIT
+
+
+def test_warnings_are_told_and_cost_nothing(capfd):
+    def noisy(x):
+        warnings.warn("careful", stacklevel=1)
+        np.array([1.0]) / np.array([0.0])
+        print("to stderr", file=sys.stderr)
+        os.write(2, b"to the descriptor")
+        return 2 * x
+
+    assert verdict_on(noisy).full
+    assert capfd.readouterr().err == ""
+    assert "careful" in verdict_on(lambda x: warnings.warn("careful", stacklevel=1)).verdicts[0].because
+
+
+@pytest.mark.parametrize("answer", [endless, deaf_to_interrupts])
+def test_a_loop_ends_with_a_message(answer):
+    started = time.monotonic()
+    report = verdict_on(answer, time_limit=0.5)
+    assert time.monotonic() - started < 5
+    assert "did not finish in time" in report.verdicts[0].because
+
+
+def test_a_loop_in_place_is_interrupted():
+    report = verdict_on(endless, time_limit=0.5, isolate=False)
+    assert "did not finish in time" in report.verdicts[0].because
+
+
+def test_a_loop_on_one_case_leaves_the_cases_before_it_judged():
+    def slow_on_the_second(x):
+        return 2 * x if len(x) == 1 else endless(x)
+
+    outcomes = runner.collect(an_exercise(time_limit=0.5), slow_on_the_second, 3)
+    assert [outcome.status for outcome in outcomes] == ["returned", "too slow"]
+
+
+@pytest.mark.skipif(not runner.CAN_FORK, reason="only a forked child can die alone")
+@pytest.mark.parametrize("answer", [leaves, kills_itself])
+def test_an_answer_that_ends_python_ends_only_its_child(answer):
+    assert "Python itself stopped" in verdict_on(answer).verdicts[0].because
+
+
+@pytest.mark.skipif(not runner.CAN_FORK, reason="only a forked child keeps its state to itself")
+def test_global_state_changed_by_an_answer_stays_in_the_child():
+    def meddler(x):
+        np.random.seed(0)
+        os.environ["MEDDLED"] = "yes"
+        np.add = None
+        np.seterr(all="raise")
+        return 2 * x
+
+    before = np.random.get_state()[1].copy(), np.geterr()
+    assert verdict_on(meddler).full
+    assert (np.random.get_state()[1] == before[0]).all()
+    assert np.geterr() == before[1]
+    assert "MEDDLED" not in os.environ
+    assert np.add is not None
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_an_argument_written_to_is_noticed(isolate):
+    report = verdict_on(in_place, isolate=isolate)
+    assert report.earned == 2
+    assert report.verdicts[1].because == "x was written to"
+
+
+def test_doing_nothing_earns_nothing_for_leaving_inputs_alone():
+    assert verdict_on(lambda x: np.zeros_like(x)).earned == 0
+
+
+def test_a_known_mistake_is_recognised_and_an_unknown_one_is_not():
+    assert [mistake.name for mistake in verdict_on(lambda x: x + x + x).diagnosis] == ["thrice"]
+    assert verdict_on(lambda x: 5 * x).diagnosis == []
+
+
+def test_not_attempted():
+    def stub(x):
+        raise NotImplementedError
+
+    report = verdict_on(stub)
+    assert (report.status, report.earned) == ("not attempted", 0)
+
+
+MISUSE = {
+    "no answer": (("2.1",), "it was given nothing"),
+    "a result instead of a function": (("2.1", np.ones(3)), "without brackets"),
+    "two answers": (("2.1", double, double), "2 things"),
+    "an unknown exercise": (("2.77", double), "chapter 2 has no exercise"),
+    "an unknown chapter": (("77.1", double), "there is no exercise"),
+    "a number": ((2.1, 3), "without brackets"),
+    "nonsense": ((None, double), "there is no exercise"),
+}
+
+
+@pytest.mark.parametrize("kind", MISUSE)
+def test_misuse_of_check_is_explained(kind, capfd):
+    arguments, expected = MISUSE[kind]
+    score = check(*arguments)
+    assert score == 0
+    assert expected in " ".join(str(score).split())
+    assert capfd.readouterr().err == ""
+
+
+def test_a_score_reads_as_a_number_and_shows_as_a_card():
+    score = check("2.1", attn_ref.softmax)
+    assert float(repr(score)) == score == score.report.points
+    bundle = score._repr_mimebundle_()
+    assert "<section aria-label=" in bundle["text/html"]
+    assert json.dumps(bundle["application/vnd.attn.report+json"])
+
+
+def test_a_card_escapes_what_an_answer_says():
+    exercise = an_exercise()
+
+    def hostile(x):
+        print("<script>alert(1)</script>")
+        raise ValueError("<img src=x onerror=alert(2)>")
+
+    from autograder.card import as_html
+
+    text = as_html(judge(exercise, 3, runner.collect(exercise, hostile, 3)))
+    assert "<script" not in text and "<img" not in text
+
+
+def test_a_fault_of_the_check_itself_is_no_traceback(monkeypatch, capfd):
+    monkeypatch.setattr("autograder.notebook.judge", lambda *arguments: 1 / 0)
+    assert "this check itself failed (ZeroDivisionError" in str(check("2.1", attn_ref.softmax))
+    assert capfd.readouterr().err == ""
+
+
+class TestTheRecord:
+    def test_it_keeps_the_best_score_and_the_tries(self):
+        check("2.1", lambda x, axis=-1: None)
+        full = check("2.1", attn_ref.softmax)
+        check("2.1", lambda x, axis=-1: None)
+        assert f"2.1 Scores become shares: {full:g} of {full:g}" in repr(progress(2)).replace(
+            full.report.title, "Scores become shares"
+        )
+
+    def test_hints_come_one_after_the_other(self):
+        first, second = repr(hint("2.1")), repr(hint("2.1"))
+        assert "hint 1 of" in first and "hint 2 of" in second
+        assert "hint 1 of" in repr(hint("2.1", 1))
+        assert "hints 1 to" in repr(hint("2.1", 9))
+        assert "no exercise" in repr(hint("2.77"))
+
+    def test_a_corrupt_file_breaks_nothing_and_loses_nothing(self, tmp_path):
+        folder = tmp_path / "attn-home"
+        folder.mkdir()
+        path = folder / "progress.jsonl"
+        path.write_bytes(
+            b'\xff\xfe not json\n{"kind": "check"}\n[1]\n{"kind":"check","id":"2.1","earned":1.0}\n{"cut sho'
+        )
+        full = check("2.1", attn_ref.softmax)
+        assert full == full.report.points
+        assert path.read_bytes().startswith(b"\xff\xfe not json\n")
+        from autograder.record import standings
+
+        assert standings()["2.1"].tries == 2
+
+    def test_a_folder_that_cannot_be_written_breaks_nothing(self, tmp_path, monkeypatch):
+        blocked = tmp_path / "a file"
+        blocked.write_text("in the way")
+        monkeypatch.setenv("ATTN_HOME", str(blocked))
+        score = check("2.1", attn_ref.softmax)
+        assert score == score.report.points
+        assert "progress is not saved" in str(score)
+        assert "2.1" in repr(progress(2))
+
+    def test_a_grading_run_is_nobodys_progress(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+        check("2.1", attn_ref.softmax)
+        assert not (tmp_path / "attn-home").exists()
+
+
+class TestEvidence:
+    @pytest.mark.parametrize(
+        "value",
+        [None, "text", 1.5, True, [1, [2, 3]], (np.ones((2, 3), np.float32), 4), {"a": np.arange(3)}, np.zeros((0, 3))],
+        ids=repr,
+    )
+    def test_it_survives_the_journey(self, value):
+        before = plain(value)
+        after = decode(json.loads(json.dumps(encode(before))))
+        assert repr(after) == repr(before)
+
+    @pytest.mark.parametrize(
+        "forged",
+        [
+            {"array": "AAAA", "dtype": "|O", "shape": [1]},
+            {"array": "AAAA", "dtype": "<f8", "shape": [1]},
+            {"array": "AAAA", "dtype": "<f8", "shape": [-1]},
+            {"array": "not base64 at all", "dtype": "<f8", "shape": [0]},
+            {"surprise": 1},
+            17,
+            [1],
+        ],
+        ids=repr,
+    )
+    def test_forgery_is_refused(self, forged):
+        with pytest.raises((ValueError, TypeError)):
+            Outcome.from_json({"value": forged})
+
+    def test_what_is_not_plain_is_described(self):
+        assert plain(object()) == Odd("an object")
+
+
+def test_a_check_imports_neither_torch_nor_numba_nor_matplotlib():
+    code = (
+        "import sys, attn_ref; assert not {'torch', 'numba', 'matplotlib'} & set(sys.modules);"
+        "from autograder import check; check('2.1', attn_ref.softmax);"
+        "print({'torch', 'numba', 'matplotlib', 'nbgrader', 'jupytext'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "set()", done.stdout + done.stderr
+    assert done.stderr == ""
+
+
+def test_quiz_marks_and_explains(capfd):
+    from autograder.exercise import load_chapter
+
+    question = next(iter(load_chapter(2).quizzes.values()))
+    for letter, (_, feedback) in question.choices.items():
+        shown = repr(quiz(question.id, letter.upper()))
+        assert feedback in shown
+        assert ("✓" in shown) == (letter == question.right)
+    assert "put your choice" in repr(quiz(question.id, ""))
+    assert "no quiz question" in repr(quiz("2.zz", "a"))

@@ -1,0 +1,107 @@
+"""Every exercise's grader is proven: it names each known mistake, passes each right variant, and falls for nothing."""
+
+import numpy as np
+import pytest
+
+from autograder.judge import judge
+from autograder.notebook import SEED
+from autograder.runner import collect
+from tests.conftest import EXERCISES
+
+SEEDS = (SEED, 1, 20260921)
+
+
+def pairs(attribute, name):
+    return [
+        pytest.param(exercise, item, id=f"{exercise.id}-{name(item)}")
+        for exercise in EXERCISES
+        for item in getattr(exercise, attribute)
+    ]
+
+
+def report_on(exercise, answer, seed=SEED):
+    return judge(exercise, seed, collect(exercise, answer, seed))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+def test_the_reference_gets_full_marks(exercise, seed):
+    report = report_on(exercise, exercise.reference, seed)
+    assert report.full, [verdict for verdict in report.verdicts if verdict.because]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("exercise", "variant"), pairs("variants", lambda variant: variant.__name__))
+def test_a_right_variant_gets_full_marks(exercise, variant, seed):
+    report = report_on(exercise, variant, seed)
+    assert report.full, [verdict for verdict in report.verdicts if verdict.because]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("exercise", "mistake"), pairs("mistakes", lambda mistake: mistake.name))
+def test_a_mistake_loses_marks_and_draws_its_own_message(exercise, mistake, seed):
+    report = report_on(exercise, mistake.answer, seed)
+    assert report.earned < report.points
+    assert [found.name for found in report.diagnosis] == [mistake.name]
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+def test_every_criterion_catches_a_named_mistake(exercise):
+    caught = set()
+    for mistake in exercise.mistakes:
+        verdicts = report_on(exercise, mistake.answer).verdicts
+        caught |= {verdict.sentence for verdict in verdicts if verdict.earned < verdict.points}
+    assert caught == {criterion.sentence for criterion in exercise.criteria}
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+def test_an_exercise_is_complete(exercise):
+    assert len(exercise.mistakes) >= 5
+    assert len(exercise.variants) >= 2
+    assert 2 <= len(exercise.hint_texts) <= 3
+    assert len({mistake.message for mistake in exercise.mistakes}) == len(exercise.mistakes)
+    assert exercise.reference.__doc__
+
+
+def trivial_answers(exercise):
+    """Answers that solve nothing, of the right shape where a shape can be known."""
+
+    def like(fill):
+        def answer(*args, **kwargs):
+            return filled(exercise.reference(*args, **kwargs), fill)
+
+        return answer
+
+    return {
+        "None": lambda *args, **kwargs: None,
+        "its first argument": lambda first, *args, **kwargs: first,
+        "a generator": lambda *args, **kwargs: (x for x in ()),
+        "text": lambda *args, **kwargs: "0.5",
+        "an object": lambda *args, **kwargs: object(),
+        **{f"all {fill}": like(fill) for fill in (0.0, 1.0, 0.5, np.nan)},
+    }
+
+
+def filled(value, fill):
+    if isinstance(value, (tuple, list)):
+        return type(value)(filled(item, fill) for item in value)
+    return np.full(np.shape(value), fill)
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+def test_an_answer_that_solves_nothing_scores_nothing(exercise):
+    if isinstance(exercise.reference, type) or exercise.drive is not None:
+        pytest.skip("an answer that is driven by a probe has no one trivial form")
+    for name, answer in trivial_answers(exercise).items():
+        assert report_on(exercise, answer).earned == 0, name
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+def test_a_stub_is_not_attempted(exercise):
+    def stub(*args, **kwargs):
+        raise NotImplementedError
+
+    report = report_on(exercise, stub)
+    assert report.status == "not attempted"
+    assert report.earned == 0
+    assert "not attempted yet" in report.message
