@@ -159,9 +159,7 @@ def test_without_a_new_enough_python_the_reader_learns_which_to_install(bootstra
 
 
 def test_a_full_disk_is_noticed_before_anything_is_written(bootstrap, monkeypatch):
-    monkeypatch.setattr(
-        bootstrap.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 10**12, 5 * 10**8)
-    )
+    monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda path: SimpleNamespace(free=5e8))
     with pytest.raises(bootstrap.Stop, match=r"too little disk space.*3\.0 GB is needed and 0\.5 GB is free"):
         bootstrap.ensure({"course", "torch"}, "lab")
     assert not bootstrap.VENV.exists()
@@ -186,7 +184,10 @@ def test_without_network_the_reader_is_told_so(tmp_path):
         ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk"),
         ("The user requested (constraint) torch==2.13.0+cpu\nERROR: ResolutionImpossible: for help visit", "torch"),
         ("(from versions: none)\nERROR: No matching distribution found for torch==2.13.0+cpu", "torch"),
-        ("WARNING: Retrying after connection broken by 'NewConnectionError(", "network"),
+        ("WARNING: Retrying (Retry(total=0)) after connection broken by 'SSLError(", "network"),
+        ("ERROR: Could not install packages due to an OSError: HTTPSConnectionPool: Max retries exceeded", "network"),
+        ("pip._vendor.urllib3.exceptions.ReadTimeoutError: Read timed out.", "network"),
+        ("ERROR: Could not find a version that satisfies setuptools>=77 (from versions: none)", "network"),
         ("ERROR: No matching distribution found for torchvision", "unknown"),
     ],
 )
