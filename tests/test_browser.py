@@ -1,0 +1,235 @@
+"""A learner in a real JupyterLab in headless Chromium: answer wrongly, read the card, answer rightly, validate.
+
+Set ATTN_SCREENSHOTS to a folder to keep the pictures; they are for looking at, not for the repository.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from autograder import build
+from autograder.answers import source_of
+from autograder.exercise import load_chapter
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; Debian: apt-get install chromium"),
+]
+CHAPTER = load_chapter(2)
+FOLDER = CHAPTER.folder
+SOFTMAX = CHAPTER.exercises["2.1"]
+IDLE = "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """JupyterLab as `attn lab` starts it, on a copy of the course."""
+    root = tmp_path_factory.mktemp("learner")
+    shutil.copytree(build.ROOT / "course", root / "course", ignore=shutil.ignore_patterns("backups"))
+    port = free_port()
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root"]
+    command += [
+        f"--ServerApp.root_dir={root}",
+        "--IdentityProvider.token=learner",
+        "--LabApp.expose_app_in_browser=True",
+    ]
+    command += ["--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    env = {
+        **os.environ,
+        "HOME": str(root),
+        "ATTN_HOME": str(root / "record"),
+        "JUPYTER_CONFIG_DIR": str(root / "config"),
+    }
+    env["JUPYTER_RUNTIME_DIR"] = str(root / "runtime")
+    with open(root / "server.log", "w") as log:
+        process = subprocess.Popen(command, cwd=root, env=env, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(lambda: get(f"{address}/api/status?token=learner"), 60)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def get(address):
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def wait_for(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+
+
+class Notebook:
+    """The open notebook, with a learner's hands: find a cell, type into it, run it, look at what it shows."""
+
+    def __init__(self, page, address, folder):
+        self.page = page
+        page.goto(f"{address}/lab/tree/course/{folder}/{folder}.ipynb?token=learner")
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
+        page.wait_for_function(IDLE, timeout=90_000)
+
+    def cell(self, metadata_id):
+        """Make the cell with this id the active one and return its place."""
+        return self.page.evaluate(
+            """async id => {
+                const notebook = window.jupyterapp.shell.currentWidget.content;
+                const index = notebook.widgets.findIndex(one => one.model.id === id);
+                notebook.activeCellIndex = index;
+                notebook.deselectAll();
+                await notebook.scrollToItem(index, 'center');
+                return index;
+            }""",
+            metadata_id,
+        )
+
+    def type(self, metadata_id, text):
+        """Replace the source of a cell by hand: click, select all, type."""
+        place = self.cell(metadata_id)
+        editor = self.page.locator(f'.jp-Notebook .jp-Cell[data-windowed-list-index="{place}"] .cm-content')
+        editor.click()
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.insert_text(text)
+
+    def run(self, metadata_id):
+        """Run a cell as Shift+Enter does and wait until the kernel rests."""
+        self.cell(metadata_id)
+        self.page.evaluate("window.jupyterapp.commands.execute('notebook:run-cell')")
+        self.rest()
+        place = self.cell(metadata_id)
+        return self.page.locator(f'.jp-Notebook .jp-Cell[data-windowed-list-index="{place}"]')
+
+    def rest(self, seconds=60):
+        self.page.wait_for_timeout(300)
+        self.page.wait_for_function(
+            """() => {
+                const panel = window.jupyterapp.shell.currentWidget;
+                const busy = one => one.inputArea?.promptNode?.textContent?.includes('[*]');
+                const waiting = panel.content.widgets.some(busy);
+                return panel.sessionContext.session.kernel.status === 'idle' && !waiting;
+            }""",
+            timeout=seconds * 1000,
+        )
+
+    def ids(self):
+        """The ids of all cells, in order."""
+        return self.page.evaluate("window.jupyterapp.shell.currentWidget.content.widgets.map(one => one.model.id)")
+
+    def picture(self, name):
+        folder = os.environ.get("ATTN_SCREENSHOTS")
+        if folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.page.screenshot(path=f"{folder}/{name}.png")
+
+
+@pytest.fixture
+def notebook(browser, server):
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    messages = []
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    yield Notebook(page, server, FOLDER)
+    assert messages == []
+    page.close()
+
+
+def first_code_cell(folder):
+    cells = json.loads((build.ROOT / "course" / folder / f"{folder}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return next(cell["id"] for cell in cells if cell["cell_type"] == "code")
+
+
+def test_a_learner_answers_wrongly_then_rightly_and_validates(notebook):
+    notebook.run(first_code_cell(FOLDER))
+    card = notebook.run("check-2-1").locator("section[aria-label^='Exercise 2.1']")
+    assert "not attempted yet" in card.inner_text()
+    notebook.picture("1-not-attempted")
+
+    mistake = SOFTMAX.mistakes[0]
+    notebook.type("exercise-2-1", source_of(mistake.answer, "softmax"))
+    notebook.run("exercise-2-1")
+    card = notebook.run("check-2-1").locator("section[aria-label^='Exercise 2.1']")
+    assert mistake.message in " ".join(card.inner_text().split())
+    assert card.locator("[role=img][aria-label='not met']").count() >= 1
+    notebook.picture("2-diagnosis")
+    dark(notebook.page, True)
+    notebook.picture("3-diagnosis-dark")
+    dark(notebook.page, False)
+
+    notebook.type("exercise-2-1", source_of(SOFTMAX.variants[0], "softmax"))
+    notebook.run("exercise-2-1")
+    card = notebook.run("check-2-1").locator("section[aria-label^='Exercise 2.1']")
+    assert f"{SOFTMAX.points:g} of {SOFTMAX.points:g} points" in card.inner_text()
+    notebook.picture("4-full-marks")
+
+    notebook.page.get_by_role("button", name="Validate").click()
+    dialog = notebook.page.locator(".jp-Dialog")
+    dialog.wait_for(timeout=120_000)
+    text = dialog.inner_text()
+    assert 'check("2.2"' in text and 'check("2.1"' not in text
+    notebook.picture("5-validate")
+
+
+def dark(page, on):
+    theme = "JupyterLab Dark" if on else "JupyterLab Light"
+    page.evaluate(f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: '{theme}'}})")
+    page.wait_for_timeout(1500)
+
+
+def test_an_endless_answer_blocks_neither_the_server_nor_the_notebook(notebook, server):
+    notebook.run(first_code_cell(FOLDER))
+    notebook.type("exercise-2-1", "def softmax(x, axis=-1):\n    while True:\n        pass")
+    notebook.run("exercise-2-1")
+    answers, stop = [], threading.Event()
+
+    def ask():
+        while not stop.wait(0.2):
+            answers.append(get(f"{server}/api/status?token=learner"))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    card = notebook.run("check-2-1").locator("section[aria-label^='Exercise 2.1']")
+    stop.set()
+    asking.join()
+    assert "did not finish in time" in card.inner_text()
+    assert len(answers) >= 10 and all(answers), "the server did not answer while a check ran"
+    notebook.picture("6-endless")
