@@ -83,6 +83,24 @@ def matrix(array, rows=None, columns=None, title="", unit="value"):
     return _maps(array, rows, columns, title, None, "RdBu_r", (-largest, largest), unit, ("row", "column"))
 
 
+def matrices(named, title="", unit="value"):
+    """Small matrices side by side with their numbers, on one colour scale.  {name: (n, m)}"""
+    named = {name: np.atleast_2d(np.asarray(array, dtype=float)) for name, array in named.items()}
+    largest = max(float(np.abs(array).max(initial=1e-9)) for array in named.values())
+    widths = [1 + array.shape[1] for array in named.values()]
+    height = 1.2 + 0.48 * max(len(array) for array in named.values())
+    with _figure(min(12.0, 1.0 + 0.62 * sum(widths)), height) as figure:
+        panels = np.atleast_1d(figure.subplots(1, len(named), width_ratios=widths))
+        for axes, (name, array) in zip(panels, named.items(), strict=True):
+            image = _one_map(axes, array, None, "RdBu_r", (-largest, largest))
+            _ticks(axes, None, None, *array.shape, ("row", "column"))
+            axes.set_title(name)
+        figure.colorbar(image, ax=list(panels), label=unit, fraction=0.05, pad=0.03)
+        figure.suptitle(title or None)
+    told = " ".join(_map_alt(array, None, None, name, unit, ("row", "column")) for name, array in named.items())
+    return Picture(figure, told)
+
+
 def bars(heights, labels=None, title="", ylabel="weight", limit=None):
     """One bar for each entry, with its number.  (n,), or {name: (n,)} drawn side by side"""
     series = heights if isinstance(heights, dict) else {"": heights}

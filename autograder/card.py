@@ -5,6 +5,7 @@ a screen reader and a shape for the eye, never a colour alone. Everything that c
 """
 
 import html
+import re
 import textwrap
 
 import numpy as np
@@ -53,7 +54,7 @@ def as_html(report, hint_line=""):
         parts.append('<ul style="list-style:none;padding:0;margin:.5em 0">')
         parts += [_criterion_html(verdict) for verdict in report.verdicts]
         parts.append("</ul>")
-    parts += [f'<p style="margin:.5em 0">{escape(text)}</p>' for text in paragraphs(report)]
+    parts += [f'<p style="margin:.5em 0">{marked_up(text)}</p>' for text in paragraphs(report)]
     if report.printed:
         parts.append(
             f"<details><summary>what it printed</summary><pre>{escape(report.printed.rstrip())}</pre></details>"
@@ -66,11 +67,16 @@ def as_html(report, hint_line=""):
 
 def plain_html(title, text, lines=(), edge="none"):
     """A small card without a score, for hints, quiz answers and notes."""
-    items = "".join(f'<p style="margin:.3em 0;white-space:pre-wrap">{html.escape(line)}</p>' for line in (text, *lines))
+    items = "".join(f'<p style="margin:.3em 0;white-space:pre-wrap">{marked_up(line)}</p>' for line in (text, *lines))
     return (
         f'<section aria-label="{html.escape(title, quote=True)}" style="{FRAME.format(edge=EDGES[edge])}">'
         f'<div style="font-weight:600">{html.escape(title)}</div>{items}</section>'
     )
+
+
+def marked_up(text):
+    """Escaped text, with `code` set as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def paragraphs(report):
@@ -94,13 +100,13 @@ def _criterion_html(verdict):
     mark, word = ("✓", "met") if verdict.earned else ("✗", "not met")
     because = ""
     if verdict.because:
-        because = f'<div style="margin-left:1.6em;opacity:.85">{html.escape(verdict.where + verdict.because)}</div>'
+        because = f'<div style="margin-left:1.6em;opacity:.85">{marked_up(verdict.where + verdict.because)}</div>'
     if verdict.picture is not None and not verdict.earned:
         because += _side_by_side(verdict.picture)
     return (
         f'<li><div style="display:flex;justify-content:space-between;gap:1em"><span>'
         f'<span role="img" aria-label="{word}" style="display:inline-block;width:1.4em">{mark}</span>'
-        f"{html.escape(verdict.sentence)}</span>"
+        f"{marked_up(verdict.sentence)}</span>"
         f'<span style="white-space:nowrap">{of(verdict.earned, verdict.points)}</span></div>{because}</li>'
     )
 

@@ -50,9 +50,11 @@ def lab(
         browser = bool(
             os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform in ("darwin", "win32")
         )
-    command = [sys.executable, "-m", "jupyterlab", str(notebook), "--ip=127.0.0.1", f"--port={port}"]
+    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--port={port}"]
     command += [
         f"--ServerApp.root_dir={ROOT}",
+        # An address instead of a file to open, so that what is printed leads to the notebook too.
+        f"--LabApp.default_url=/lab/tree/{notebook.relative_to(ROOT).as_posix()}",
         "--LabApp.news_url=",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
@@ -115,7 +117,7 @@ def reset(chapter: Chapter):
 
     folder = chapter_of(chapter).folder
     path = ROOT / "course" / folder / f"{folder}.ipynb"
-    fresh = release_bytes(folder)
+    fresh = release_bytes(folder, ROOT)
     if path.exists() and path.read_bytes() == fresh:
         console.print(f"{folder} is as it was released; nothing to do.")
         return

@@ -76,7 +76,9 @@ def _check(exercise_id, answers):
         )
         return _refused(exercise.id, text, exercise), ""
     report = judge(exercise, SEED, collect(exercise, answers[0], SEED))
-    unsaved = record.append("check", exercise.id, earned=report.earned, points=report.points)
+    unsaved = None
+    if getattr(answers[0], "__name__", "") == exercise.name:  # a planted bug under another name is nobody's answer
+        unsaved = record.append("check", exercise.id, earned=report.earned, points=report.points)
     return report, " ".join(filter(None, [_hint_line(exercise, report), unsaved]))
 
 

@@ -16,6 +16,7 @@ from autograder import check, hint, progress, quiz, runner
 from autograder.evidence import Odd, Outcome, decode, encode, plain
 from autograder.exercise import Exercise
 from autograder.judge import judge
+from autograder.record import standings
 
 
 def double(x):
@@ -297,12 +298,20 @@ def test_a_fault_of_the_check_itself_is_no_traceback(monkeypatch, capfd):
 
 class TestTheRecord:
     def test_it_keeps_the_best_score_and_the_tries(self):
-        check("2.1", lambda x, axis=-1: None)
+        def softmax(x, axis=-1):
+            return None
+
+        check("2.1", softmax)
         full = check("2.1", attn_ref.softmax)
-        check("2.1", lambda x, axis=-1: None)
+        check("2.1", softmax)
+        assert standings()["2.1"].tries == 3
         assert f"2.1 Scores become shares: {full:g} of {full:g}" in repr(progress(2)).replace(
             full.report.title, "Scores become shares"
         )
+
+    def test_a_planted_bug_under_another_name_is_not_recorded(self):
+        check("2.1", lambda x, axis=-1: attn_ref.softmax(x, axis))
+        assert "2.1" not in standings()
 
     def test_hints_come_one_after_the_other(self):
         first, second = repr(hint("2.1")), repr(hint("2.1"))
@@ -321,8 +330,6 @@ class TestTheRecord:
         full = check("2.1", attn_ref.softmax)
         assert full == full.report.points
         assert path.read_bytes().startswith(b"\xff\xfe not json\n")
-        from autograder.record import standings
-
         assert standings()["2.1"].tries == 2
 
     def test_a_folder_that_cannot_be_written_breaks_nothing(self, tmp_path, monkeypatch):

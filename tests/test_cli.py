@@ -1,0 +1,120 @@
+"""The `attn` command line: it reads well, answers with a remedy, and loses nobody's work."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from typer.testing import CliRunner
+
+import attn_ref
+from autograder import build, check
+from autograder.cli import app
+from autograder.kill_matrix import markdown
+
+
+def attn(*arguments, status=0):
+    done = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+    assert done.exit_code == status, done.output
+    return " ".join(done.output.split())
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A copy of the repository's course and solutions, which the commands take for the real one."""
+    for side in ("solutions", "course"):
+        shutil.copytree(build.ROOT / side, tmp_path / side, ignore=shutil.ignore_patterns("backups", "__pycache__"))
+    shutil.copy(build.ROOT / "nbgrader_config.py", tmp_path)
+    monkeypatch.setattr("autograder.build.ROOT", tmp_path)
+    return tmp_path
+
+
+def test_help_lists_every_command_with_a_sentence():
+    text = attn("--help")
+    for command in ("lab", "progress", "hint", "reset", "doctor", "grade", "build", "kill-matrix", "figures"):
+        assert f" {command} " in text
+
+
+def test_progress_shows_what_is_solved():
+    check("2.1", attn_ref.softmax)
+    text = attn("progress", "02")
+    assert "✓ 2.1" in text and "· 2.2" in text
+    assert "00 start here" not in text and "00 start here" in attn("progress")
+
+
+def test_hints_go_on_where_the_notebook_left_off():
+    assert "hint 1 of" in attn("hint", "2.1")
+    assert "hint 2 of" in attn("hint", "2.1")
+    assert "no exercise" in attn("hint", "2.77", status=1)
+
+
+def test_an_unknown_chapter_is_answered_with_the_known_ones():
+    assert "there is no chapter '77'; the chapters are 00, 01, 02" in attn("reset", "77", status=1)
+
+
+def test_reset_puts_a_chapter_back_and_keeps_a_copy(copy):
+    path = copy / "course" / "00_start_here" / "00_start_here.ipynb"
+    released = path.read_bytes()
+    assert "nothing to do" in attn("reset", "00")
+    for number in (1, 2):
+        path.write_bytes(released + b" " * number)
+        assert f"00_start_here-{number}.ipynb" in attn("reset", "00")
+        assert path.read_bytes() == released
+        assert (path.parent / "backups" / f"00_start_here-{number}.ipynb").read_bytes() == released + b" " * number
+    path.unlink()
+    attn("reset", "00")
+    assert path.read_bytes() == released
+
+
+def test_doctor_gives_a_remedy_for_what_is_missing(monkeypatch, tmp_path):
+    blocked = tmp_path / "a file"
+    blocked.write_text("in the way")
+    monkeypatch.setenv("ATTN_HOME", str(blocked))
+    found = attn("doctor")
+    assert "✓ Python 3." in found and "cores" in found
+    assert "✗ progress cannot be saved" in found and "set ATTN_HOME" in found
+
+
+def test_grade_without_submissions_to_grade_says_so(tmp_path):
+    assert "there is no folder" in attn("grade", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"), status=1)
+
+
+def test_the_kill_matrix_in_the_docs_is_this_one():
+    page = (build.ROOT / "docs" / "kill-matrix.md").read_text(encoding="utf-8")
+    assert page == markdown(), "run: make kill-matrix"
+    assert "| no |" not in page
+
+
+def test_lab_serves_the_first_notebook_without_a_browser(tmp_path):
+    env = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    command = [sys.executable, "-m", "autograder.cli", "lab", "--no-browser", "--port", "18888"]
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+    try:
+        address, deadline = None, time.monotonic() + 60
+        while address is None:
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+            said = (tmp_path / "log").read_text()
+            address = re.search(
+                r"http://127\.0\.0\.1:\d+/lab/tree/course/00_start_here/00_start_here\.ipynb\?token=\w+", said
+            )
+            time.sleep(0.2)
+        with urllib.request.urlopen(address[0], timeout=20) as answer:
+            assert answer.status == 200
+        contents = address[0].replace("/lab/tree/", "/api/contents/")
+        with urllib.request.urlopen(contents, timeout=20) as answer:
+            assert b"Start here" in answer.read()
+    finally:
+        os.killpg(process.pid, 2)
+        time.sleep(0.5)
+        os.killpg(process.pid, 9)
+        process.wait(20)
