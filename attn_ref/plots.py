@@ -260,7 +260,7 @@ def _ticks(axes, rows, columns, n_rows, n_columns, names):
 
 def _map_alt(panel, rows, columns, title, label, names):
     n_rows, n_columns = panel.shape
-    text = f"Map{_named(title)} of {label}, {n_rows} {names[0]} rows by {n_columns} {names[1]} columns."
+    text = f"Map{_named(title)} of {label}, {_count(n_rows, names[0])} by {_count(n_columns, names[1])}."
     if n_rows <= 8:
         for i, row in enumerate(panel):
             j = int(np.nanargmax(np.where(np.isfinite(row), row, -1e30)))
@@ -273,6 +273,10 @@ def _map_alt(panel, rows, columns, title, label, names):
 def _figure(width, height):
     with matplotlib.rc_context(STYLE):
         yield Figure(figsize=(width, height), layout="constrained")
+
+
+def _count(n, name):
+    return f"{n} {'queries' if name == 'query' else name + 's'}"
 
 
 def _named(title):

@@ -48,7 +48,7 @@ def as_html(report, hint_line=""):
         f'<section aria-label="{escape(f"Exercise {report.exercise_id}: {score}", quote=True)}" '
         f'style="{FRAME.format(edge=edge)}">',
         f'<div style="display:flex;justify-content:space-between;gap:1em;font-weight:600">'
-        f"<span>{escape(report.exercise_id)} {escape(report.title)}</span><span>{score}</span></div>",
+        f"<span>{escape(report.exercise_id)} {escape(report.title)}</span> <span>{score}</span></div>",
     ]
     if report.verdicts:
         parts.append('<ul style="list-style:none;padding:0;margin:.5em 0">')
@@ -107,7 +107,7 @@ def _criterion_html(verdict):
         f'<li><div style="display:flex;justify-content:space-between;gap:1em"><span>'
         f'<span role="img" aria-label="{word}" style="display:inline-block;width:1.4em">{mark}</span>'
         f"{marked_up(verdict.sentence)}</span>"
-        f'<span style="white-space:nowrap">{of(verdict.earned, verdict.points)}</span></div>{because}</li>'
+        f' <span style="white-space:nowrap">{of(verdict.earned, verdict.points)}</span></div>{because}</li>'
     )
 
 

@@ -1,8 +1,6 @@
 """`attn`, the course's command line: for learners (lab, progress, hint, reset, doctor) and teachers (grade, build)."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -41,29 +39,15 @@ def lab(
 ):
     """Open JupyterLab on a chapter. Prints the address, and works without a browser."""
     from autograder.build import ROOT
+    from autograder.lab import has_screen, lab_command, lab_environment
 
     folder = chapter_of(chapter).folder
     notebook = ROOT / "course" / folder / f"{folder}.ipynb"
     if not notebook.is_file():
         stop(f"{notebook} is missing; run: make notebooks")
-    if browser is None:
-        browser = bool(
-            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform in ("darwin", "win32")
-        )
-    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--port={port}"]
-    command += [
-        f"--ServerApp.root_dir={ROOT}",
-        # An address instead of a file to open, so that what is printed leads to the notebook too.
-        f"--LabApp.default_url=/lab/tree/{notebook.relative_to(ROOT).as_posix()}",
-        "--LabApp.news_url=",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-    ]
-    if not browser:
-        command.append("--no-browser")
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        command.append("--allow-root")  # a container's only user; the server listens on this machine alone
+    command = lab_command(notebook, ROOT, port, has_screen() if browser is None else browser)
     console.print(f"Opening {notebook.relative_to(ROOT)}. The address is in the lines below; stop with Ctrl-C.")
-    raise typer.Exit(subprocess.call(command, cwd=ROOT))
+    raise typer.Exit(subprocess.call(command, cwd=ROOT, env=lab_environment()))
 
 
 @app.command()

@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -19,6 +18,7 @@ import pytest
 from autograder import build
 from autograder.answers import source_of
 from autograder.exercise import load_chapter
+from autograder.lab import lab_command, lab_environment
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
@@ -45,19 +45,10 @@ def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("learner")
     shutil.copytree(build.ROOT / "course", root / "course", ignore=shutil.ignore_patterns("backups"))
     port = free_port()
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root"]
-    command += [
-        f"--ServerApp.root_dir={root}",
-        "--IdentityProvider.token=learner",
-        "--LabApp.expose_app_in_browser=True",
-    ]
-    command += ["--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    env = {
-        **os.environ,
-        "HOME": str(root),
-        "ATTN_HOME": str(root / "record"),
-        "JUPYTER_CONFIG_DIR": str(root / "config"),
-    }
+    command = lab_command(root / "course" / FOLDER / f"{FOLDER}.ipynb", root, port)
+    command += ["--IdentityProvider.token=learner", "--LabApp.expose_app_in_browser=True"]
+    env = {**lab_environment(), "HOME": str(root), "ATTN_HOME": str(root / "record")}
+    env["JUPYTER_CONFIG_DIR"] = str(root / "config")
     env["JUPYTER_RUNTIME_DIR"] = str(root / "runtime")
     with open(root / "server.log", "w") as log:
         process = subprocess.Popen(command, cwd=root, env=env, stdout=log, stderr=log)
@@ -180,6 +171,7 @@ def first_code_cell(folder):
 
 def test_a_learner_answers_wrongly_then_rightly_and_validates(notebook):
     notebook.run(first_code_cell(FOLDER))
+    notebook.run("exercise-2-1")
     card = notebook.run("check-2-1").locator("section[aria-label^='Exercise 2.1']")
     assert "not attempted yet" in card.inner_text()
     notebook.picture("1-not-attempted")
@@ -200,6 +192,7 @@ def test_a_learner_answers_wrongly_then_rightly_and_validates(notebook):
     card = notebook.run("check-2-1").locator("section[aria-label^='Exercise 2.1']")
     assert f"{SOFTMAX.points:g} of {SOFTMAX.points:g} points" in card.inner_text()
     notebook.picture("4-full-marks")
+    assert notebook.page.get_by_text("official Jupyter news").count() == 0
 
     notebook.page.get_by_role("button", name="Validate").click()
     dialog = notebook.page.locator(".jp-Dialog")
