@@ -1,6 +1,7 @@
 """The repository is an nbgrader course: every nbgrader command works here without flags."""
 
 import os
+import sys
 from pathlib import Path
 
 from nbgrader.converters import GenerateAssignment
@@ -9,6 +10,9 @@ from nbgrader.preprocessors import IncludeHeaderFooter
 from autograder.nbgrader_plugins import DropTeacherCells
 
 ROOT = Path(__file__).resolve().parent if "__file__" in globals() else Path.cwd()
+
+# nbgrader starts `alembic` by name, which is found only where the environment is activated.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 c = get_config()  # noqa: F821 (traitlets provides it)
 

@@ -17,8 +17,8 @@ def source_of(answer, name):
 
 
 def fill(notebook, answers):
-    """Replace the stub of each exercise in `answers` ({id: source}); other cells stay. Returns the notebook."""
-    slots = {f"exercise-{exercise_id.replace('.', '-')}": source for exercise_id, source in answers.items()}
+    """Replace the stub of each exercise or written question in `answers` ({id: source}); other cells stay."""
+    slots = {_slot(one): source for one, source in answers.items()}
     for cell in notebook.cells:
         slot = cell.metadata.get("nbgrader", {}).get("grade_id")
         if slot in slots:
@@ -26,6 +26,11 @@ def fill(notebook, answers):
     if slots:
         raise KeyError(f"the notebook has no cell {', '.join(slots)}")
     return notebook
+
+
+def _slot(one):
+    kind = "exercise" if one.split(".")[1].isdigit() else "written"
+    return f"{kind}-{one.replace('.', '-')}"
 
 
 def write_filled(release, answers, path):

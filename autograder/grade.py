@@ -107,13 +107,17 @@ def _copy(source, destination):
 
 def _grade_one(one, out, log):
     config = _config(out, one.folder, student=one.student)
+    heard = _Heard()
+    log.addHandler(heard)
     try:
         _run(Autograde, config, log)
         _read_grades(one, out)
         _run(GenerateFeedback, config, log)
     except (Exception, SystemExit) as error:
         log.exception("%s %s", one.student, one.folder)
-        one.status, one.reason = "failed", f"{type(error).__name__}: {error}"
+        one.status, one.reason = "failed", heard.cause or f"{type(error).__name__}: {error}"
+    finally:
+        log.removeHandler(heard)
 
 
 def _config(out, folder, student="*", release=None):
@@ -129,8 +133,21 @@ def _config(out, folder, student="*", release=None):
 
 def _run(converter, config, log):
     made = converter(coursedir=CourseDirectory(config=config), config=config)
-    made.force, made.log, made.exporter.log = True, log, log
+    made.force, made.log = True, log
     made.start()
+
+
+class _Heard(logging.Handler):
+    """Keeps the last line of the first traceback that nbgrader logs: its exception only says to look there."""
+
+    def __init__(self):
+        super().__init__("ERROR")
+        self.cause = ""
+
+    def emit(self, record):
+        text = record.getMessage()
+        if "Traceback" in text and not self.cause:
+            self.cause = text.strip().splitlines()[-1][:300]
 
 
 def _log_to(path):

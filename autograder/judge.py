@@ -4,6 +4,7 @@ Diagnosis is by recognition: the outcomes of a wrong answer are compared with th
 same inputs. A match names the misconception; otherwise the first difference is shown as it is.
 """
 
+import inspect
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,7 +68,7 @@ def judge(exercise, seed, outcomes):
     ]
     for criterion in exercise.criteria:
         mine = [i for i, case in enumerate(cases) if case.criterion is criterion]
-        report.verdicts.append(_verdict(criterion, mine, cases, faults))
+        report.verdicts.append(_verdict(exercise, criterion, mine, cases, faults))
     _judge_untouched(exercise, report, cases, outcomes)
     _say_once(report.verdicts)
     report.earned = sum(verdict.earned for verdict in report.verdicts)
@@ -141,10 +142,10 @@ def _same_form(one, other):
     return type(one) is type(other) and (not isinstance(one, list) or len(one) == len(other))
 
 
-def _verdict(criterion, indices, cases, faults):
+def _verdict(exercise, criterion, indices, cases, faults):
     for i in indices:
         if faults[i]:
-            where = calling(cases[i].arguments)
+            where = calling(exercise, cases[i].arguments)
             return Verdict(criterion.sentence, criterion.points, 0.0, faults[i].text, where, faults[i])
     return Verdict(criterion.sentence, criterion.points, float(criterion.points) if indices else 0.0)
 
@@ -158,7 +159,7 @@ def _judge_untouched(exercise, report, cases, outcomes):
             continue
         if written:
             case, outcome = written[0]
-            verdict.where = calling(case.arguments)
+            verdict.where = calling(exercise, case.arguments)
             verdict.because = f"{' and '.join(outcome.changed)} was written to"
         elif any(outcome.status != "returned" for outcome in outcomes):
             verdict.because = "counts once every case gives an answer"
@@ -178,9 +179,10 @@ def _say_once(verdicts):
             said.add(verdict.because)
 
 
-def calling(arguments):
-    """`with n_q=2, k of shape (5, 3): `, the inputs of a case in words."""
-    parts = [_input(name, value) for name, value in arguments.items()]
+def calling(exercise, arguments):
+    """`with n_q=2, k of shape (5, 3): `, the inputs of a case in words. What is meant for a probe alone is left out."""
+    own = None if isinstance(exercise.reference, type) else inspect.signature(exercise.reference).parameters
+    parts = [_input(name, value) for name, value in arguments.items() if own is None or name in own]
     return f"with {', '.join(parts)}: " if parts else ""
 
 

@@ -95,6 +95,8 @@ def write(folder, students=20):
             for one in handed
             if (one.student, one.chapter) == (student, number) and one.answer is not None
         }
+        if any(one.kind == "right" for one in handed if (one.student, one.chapter) == (student, number)):
+            answers |= {written_id: f"In the words of {student}." for written_id in chapter.written}
         release = ROOT / "course" / chapter.folder / f"{chapter.folder}.ipynb"
         path = write_filled(release, answers, folder / student / chapter.folder / f"{chapter.folder}.ipynb")
         handed_in = due - timedelta(hours=NAMES.index(student))

@@ -71,7 +71,7 @@ def student(name, folder, exchange):
 
 def answers_of(name):
     """ada is right in her own way, boris makes the first mistake of every second exercise, chen is right but late."""
-    answers = {}
+    answers = {written_id: f"In {name}'s own words." for written_id in CHAPTER.written}
     for place, exercise in enumerate(CHAPTER.exercises.values()):
         wrong = name == "boris" and place % 2 == 0
         answers[exercise.id] = source_of(exercise.mistakes[0].answer if wrong else exercise.variants[0], exercise.name)
