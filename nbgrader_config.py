@@ -32,6 +32,9 @@ c.ClearSolutions.text_stub = "*Your answer here.*"
 
 c.ExecutePreprocessor.timeout = 120  # seconds a cell; a check has a shorter limit of its own
 
+# Encrypts what passes between grader and kernel; without it every kernel warns of eavesdropping on the terminal.
+c.KernelManager.transport_encryption = "auto"
+
 # Where classes hand work in and out. A shared machine names a folder that everyone may write to.
 c.Exchange.root = os.environ.get("ATTN_EXCHANGE", str(ROOT / "exchange"))
 if "ATTN_EXCHANGE" not in os.environ:

@@ -83,7 +83,8 @@ def paragraphs(report):
     """The message or the diagnosis, a paragraph each."""
     if report.message:
         return [report.message]
-    return [mistake.message for mistake in report.diagnosis]
+    doubt = "" if report.sure else "A part of this looks like a known mistake. "
+    return [doubt + mistake.message for mistake in report.diagnosis]
 
 
 def score_words(earned, points):

@@ -25,7 +25,9 @@ class Difference:
 def difference(expected, got, tolerance=None, same_dtype=False, where=""):
     """None if `got` agrees with `expected`, else the first Difference. `where` names a part of a larger answer."""
     if isinstance(got, Odd):
-        advice = "; was `yield` written where `return` is meant?" if got.description == "a generator" else ""
+        advice = ""
+        if got.description == "a generator":
+            advice = "; tuple(...) makes values of it" if isinstance(expected, list) else "; is a `yield` left in it?"
         return Difference(f"{_of(where)}expected {describe(expected)}, yours is {got.description}{advice}")
     if isinstance(expected, dict):
         return _of_parts(expected, got, expected.keys(), tolerance, same_dtype)
@@ -57,13 +59,23 @@ def describe(value):
     return f"an array of shape {value.shape}"
 
 
-def number(value):
-    """A number as a reader wants it: 4 significant digits, whole numbers without a point."""
+def told_apart(one, other):
+    """Two numbers with as many digits as it takes to see that they differ."""
+    for digits in (4, 6, 9, 12, 17):
+        texts = number(one, digits), number(other, digits)
+        if texts[0] != texts[1]:
+            break
+    return texts
+
+
+def number(value, digits=4):
+    """A number as a reader wants it: few significant digits, whole numbers without a point."""
     if isinstance(value, (bool, np.bool_)):
         return str(bool(value))
     if isinstance(value, (complex, np.complexfloating)):
-        return f"{value:.4g}"
-    return str(int(value)) if np.isfinite(value) and value == int(value) and abs(value) < 1e15 else f"{value:.4g}"
+        return f"{value:.{digits}g}"
+    whole = np.isfinite(value) and value == int(value) and abs(value) < 1e15
+    return str(int(value)) if whole else f"{value:.{digits}g}"
 
 
 def _of(where):
@@ -132,7 +144,8 @@ def _of_arrays(expected, got, tolerance, same_dtype, where):
     if bad.any():
         index = tuple(int(i) for i in np.argwhere(bad)[0])
         entry = f"{_place(index)} " if index else "it "
-        text = f"{_of(where)}{entry}should be {number(expected[index])}, yours is {number(got[index])}"
+        should, yours = told_apart(expected[index], got[index])
+        text = f"{_of(where)}{entry}should be {should}, yours is {yours}"
         if _only_precision(expected, got, bad):
             text += f" (right to the precision of {got.dtype}; the inputs are {expected.dtype})"
         return Difference(text, expected, got)

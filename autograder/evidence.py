@@ -5,6 +5,7 @@ base64 of their bytes. Decoding trusts nothing: a dtype outside numbers and trut
 """
 
 import base64
+import contextlib
 import math
 import types
 from dataclasses import dataclass, field
@@ -58,10 +59,8 @@ def plain(value, depth=0):
         return {str(key): plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         if _holds_only_numbers(value):
-            try:
+            with contextlib.suppress(ValueError, OverflowError):  # ragged: several lists in one, perhaps
                 return _array(np.asarray(value))
-            except (ValueError, OverflowError):
-                return Odd(f"a ragged {type(value).__name__}")
         return [plain(item, depth + 1) for item in value]
     name = type(value).__name__
     return Odd(f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}")

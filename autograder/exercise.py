@@ -6,6 +6,7 @@ A definition reads like a page of a teacher's notebook; `docs/writing-an-exercis
 import inspect
 import zlib
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -123,7 +124,8 @@ class Exercise:
         for index, criterion in enumerate(self.criteria):
             if criterion.generate is not None:
                 rng = np.random.default_rng([seed, zlib.crc32(self.id.encode()), index])
-                found += [Case(criterion, arguments) for arguments in criterion.generate(rng)]
+                # Copies, because two cases may share an array, and an answer may write to what it is given.
+                found += [Case(criterion, deepcopy(arguments)) for arguments in criterion.generate(rng)]
         return found
 
     def call(self, answer, arguments):

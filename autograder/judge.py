@@ -36,6 +36,7 @@ class Report:
     status: str = "judged"  # judged, not attempted, refused
     verdicts: list[Verdict] = field(default_factory=list)
     diagnosis: list = field(default_factory=list)  # the mistakes recognised, at most two
+    sure: bool = True  # whether the diagnosis explains every case, or only a part of them
     message: str = ""  # where there is no verdict to give
     printed: str = ""
 
@@ -74,7 +75,7 @@ def judge(exercise, seed, outcomes):
     report.earned = sum(verdict.earned for verdict in report.verdicts)
     report.printed = next((outcome.printed for outcome in outcomes if outcome.printed), "")
     if not report.full:
-        report.diagnosis = recognise(exercise, seed, outcomes, faults)
+        report.diagnosis, report.sure = recognise(exercise, seed, outcomes, faults)
     return report
 
 
@@ -104,7 +105,10 @@ def fault(criterion, right, outcome):
 
 
 def recognise(exercise, seed, outcomes, faults):
-    """The known mistakes that did the same: one that explains every case, else up to two that explain a criterion."""
+    """(known mistakes that did the same, whether on every case). Else up to two that explain a failed criterion.
+
+    A part is explained only by outcomes that tell something: a 0, an infinity or an exception has many causes.
+    """
     cases = exercise.cases(seed)
     theirs = {mistake.name: mistake_outcomes(exercise, mistake, seed) for mistake in exercise.mistakes}
 
@@ -113,15 +117,21 @@ def recognise(exercise, seed, outcomes, faults):
 
     for mistake in exercise.mistakes:
         if explains(mistake, range(len(cases))):
-            return [mistake]
+            return [mistake], True
     found = []
     for criterion in exercise.criteria:
         wrong = [i for i, case in enumerate(cases) if case.criterion is criterion and faults[i]]
         own = [i for i, case in enumerate(cases) if case.criterion is criterion]
-        if wrong and not any(explains(mistake, wrong) for mistake in found):
+        if any(_telling(outcomes[i]) for i in wrong) and not any(explains(mistake, wrong) for mistake in found):
             candidates = [mistake for mistake in exercise.mistakes if explains(mistake, own)]
             found += candidates if len(candidates) == 1 else []
-    return found[:2]
+    return found[:2], not found
+
+
+def _telling(outcome):
+    values = outcome.value if isinstance(outcome.value, list) else [outcome.value]
+    arrays = [value for value in values if isinstance(value, np.ndarray) and value.dtype.kind in "fc"]
+    return any((np.isfinite(array) & (array != 0)).any() for array in arrays)
 
 
 def mistake_outcomes(exercise, mistake, seed):
@@ -134,7 +144,9 @@ def alike(criterion, one, other):
     if one.status != other.status or one.changed != other.changed:
         return False
     if one.status != "returned":
-        return one.status == "raised" and one.error["type"] == other.error["type"]
+        # By the message too: a ValueError alone says little, and a mistake that was not made must not be named.
+        same = ("type", "message")
+        return one.status == "raised" and all(one.error[name] == other.error[name] for name in same)
     return _same_form(one.value, other.value) and difference(one.value, other.value, criterion.tolerance, True) is None
 
 
@@ -161,8 +173,10 @@ def _judge_untouched(exercise, report, cases, outcomes):
             case, outcome = written[0]
             verdict.where = calling(exercise, case.arguments)
             verdict.because = f"{' and '.join(outcome.changed)} was written to"
-        elif any(outcome.status != "returned" for outcome in outcomes):
-            verdict.because = "counts once every case gives an answer"
+        elif unanswered := [pair for pair in zip(cases, outcomes, strict=True) if pair[1].status != "returned"]:
+            case, outcome = unanswered[0]
+            why = fault(case.criterion, None, outcome).text
+            verdict.because = f"counts once every case gives an answer; {calling(exercise, case.arguments)}{why}"
         elif not something_right:
             verdict.because = "counts once another criterion is met"
         else:

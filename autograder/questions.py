@@ -43,7 +43,9 @@ def guess(guessed, measured, unit=""):
             "As you guessed" if same else "Not as you guessed", f"you: {guessed}{unit}\nmeasured: {measured}{unit}"
         )
     line = f"you: {mine:.4g}{unit}\nmeasured: {real:.4g}{unit}"
-    if mine and real and mine * real > 0:
+    if mine == real:
+        line += "\nspot on"
+    elif mine * real > 0:
         ratio = max(mine / real, real / mine)
         line += (
             "\nspot on"

@@ -8,10 +8,12 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -39,11 +41,21 @@ FLAGS = [
 ]
 
 
+class Server(NamedTuple):
+    """Where JupyterLab answers, what it serves, and the environment it runs in."""
+
+    address: str
+    root: Path
+    env: dict
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """JupyterLab as `attn lab` starts it, on a copy of the course."""
+    """JupyterLab as `attn lab` starts it, on a copy of the repository."""
     root = tmp_path_factory.mktemp("learner")
-    shutil.copytree(build.ROOT / "course", root / "course", ignore=shutil.ignore_patterns("backups"))
+    for side in ("course", "solutions"):
+        shutil.copytree(build.ROOT / side, root / side, ignore=shutil.ignore_patterns("backups", "__pycache__"))
+    shutil.copy(build.ROOT / "nbgrader_config.py", root)
     port = free_port()
     command = lab_command(root / "course" / FOLDER / f"{FOLDER}.ipynb", root, port)
     command += ["--IdentityProvider.token=learner", "--LabApp.expose_app_in_browser=True"]
@@ -55,7 +67,7 @@ def server(tmp_path_factory):
     address = f"http://127.0.0.1:{port}"
     try:
         wait_for(lambda: get(f"{address}/api/status?token=learner"), 60)
-        yield address
+        yield Server(address, root, env)
     finally:
         process.terminate()
         process.wait(20)
@@ -148,10 +160,14 @@ class Notebook:
         return self.page.evaluate("window.jupyterapp.shell.currentWidget.content.widgets.map(one => one.model.id)")
 
     def picture(self, name):
-        folder = os.environ.get("ATTN_SCREENSHOTS")
-        if folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self.page.screenshot(path=f"{folder}/{name}.png")
+        picture_of(self.page, name)
+
+
+def picture_of(page, name):
+    folder = os.environ.get("ATTN_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=f"{folder}/{name}.png")
 
 
 @pytest.fixture
@@ -159,7 +175,7 @@ def notebook(browser, server):
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     messages = []
     page.on("pageerror", lambda error: messages.append(str(error)))
-    yield Notebook(page, server, FOLDER)
+    yield Notebook(page, server.address, FOLDER)
     assert messages == []
     page.close()
 
@@ -216,7 +232,7 @@ def test_an_endless_answer_blocks_neither_the_server_nor_the_notebook(notebook, 
 
     def ask():
         while not stop.wait(0.2):
-            answers.append(get(f"{server}/api/status?token=learner"))
+            answers.append(get(f"{server.address}/api/status?token=learner"))
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -226,3 +242,21 @@ def test_an_endless_answer_blocks_neither_the_server_nor_the_notebook(notebook, 
     assert "did not finish in time" in card.inner_text()
     assert len(answers) >= 10 and all(answers), "the server did not answer while a check ran"
     notebook.picture("6-endless")
+
+
+def test_formgrader_and_the_assignment_list_find_the_course(browser, server):
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.goto(f"{server.address}/formgrader/manage_assignments?token=learner")
+    for chapter in ("00_start_here", "01_soft_lookup", FOLDER):
+        page.get_by_role("link", name=chapter).first.wait_for(timeout=60_000)
+    picture_of(page, "7-formgrader")
+    for step in ("generate_assignment", "release_assignment"):
+        command = [sys.executable, "-m", "nbgrader", step, "00_start_here"]
+        subprocess.run(command, cwd=server.root, env=server.env, check=True, capture_output=True)
+    page.goto(f"{server.address}/lab?token=learner")
+    page.wait_for_function("window.jupyterapp?.commands.hasCommand('nbgrader:open-assignment-list')", timeout=90_000)
+    page.evaluate("window.jupyterapp.commands.execute('nbgrader:open-assignment-list')")
+    page.get_by_role("button", name="Fetch").wait_for(timeout=60_000)
+    assert page.locator("#released_assignments_list").get_by_text("00_start_here").count() == 1
+    picture_of(page, "8-assignment-list")
+    page.close()

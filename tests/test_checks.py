@@ -87,7 +87,7 @@ WRONG = {
     "nothing": (lambda x: None, "yours is None"),
     "text": (lambda x: "2 4 6", "yours is the text"),
     "an object": (lambda x: object(), "yours is an object"),
-    "a generator": ((lambda x: (2 * row for row in x)), "`yield`"),
+    "a generator": ((lambda x: (2 * row for row in x)), "is a `yield` left in it?"),
     "a set": (lambda x: {1, 2}, "yours is a set"),
     "a shape of another order": (lambda x: 2 * x.T, "yours is (3, 1); the same axes in another order"),
     "an axis lost": (lambda x: (2 * x).ravel(), "was an axis lost"),
