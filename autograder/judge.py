@@ -130,8 +130,12 @@ def recognise(exercise, seed, outcomes, faults):
 
 def _telling(outcome):
     values = outcome.value if isinstance(outcome.value, list) else [outcome.value]
-    arrays = [value for value in values if isinstance(value, np.ndarray) and value.dtype.kind in "fc"]
-    return any((np.isfinite(array) & (array != 0)).any() for array in arrays)
+    arrays = [value for value in values if isinstance(value, np.ndarray)]
+    masks = [array for array in arrays if array.dtype.kind == "b"]
+    numbers = [array for array in arrays if array.dtype.kind != "b"]
+    return any((np.isfinite(array) & (array != 0)).any() for array in numbers) or any(
+        mask.any() and not mask.all() for mask in masks
+    )
 
 
 def mistake_outcomes(exercise, mistake, seed):
