@@ -28,8 +28,10 @@ def folder():
     """$ATTN_HOME if set, else the place this system keeps an application's data."""
     if os.environ.get("ATTN_HOME"):
         return Path(os.environ["ATTN_HOME"])
-    from platformdirs import user_data_path  # only here: a check should start fast
-
+    try:
+        from platformdirs import user_data_path  # only here: a check should start fast
+    except ImportError:  # comes with the course, not with the bare package
+        return Path.home() / ".attn-course"
     return user_data_path("attn-course", appauthor=False)
 
 

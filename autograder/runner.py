@@ -25,6 +25,7 @@ import numpy as np
 from autograder.evidence import Outcome, plain
 
 PRINTED_LIMIT = 2_000  # characters kept of what an answer prints
+MEMORY_LIMIT = 4 * 2**30  # bytes an answer may hold in its child: a MemoryError there, not a frozen laptop
 CAN_FORK = sys.platform == "linux"
 
 
@@ -115,6 +116,9 @@ def _serve_and_exit(exercise, answer, cases, writable):
         silence = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(silence, descriptor)
+        import resource  # only where there is a fork
+
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, resource.getrlimit(resource.RLIMIT_DATA)[1]))
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(1)  # OpenMP's threads do not survive a fork
         for case in cases:

@@ -213,6 +213,11 @@ def test_an_answer_that_ends_python_ends_only_its_child(answer):
     assert "Python itself stopped" in verdict_on(answer).verdicts[0].because
 
 
+@pytest.mark.skipif(not runner.CAN_FORK, reason="only a forked child has a limit of its own")
+def test_an_answer_that_takes_all_memory_gets_a_memory_error():
+    assert "MemoryError" in verdict_on(lambda x: np.zeros(2**30)).verdicts[0].because
+
+
 @pytest.mark.skipif(not runner.CAN_FORK, reason="only a forked child keeps its state to itself")
 def test_global_state_changed_by_an_answer_stays_in_the_child():
     def meddler(x):
