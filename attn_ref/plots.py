@@ -252,7 +252,8 @@ def _ticks(axes, rows, columns, n_rows, n_columns, names):
     for axis, labels, n, name in ((axes.yaxis, rows, n_rows, names[0]), (axes.xaxis, columns, n_columns, names[1])):
         if labels is not None or n <= 14:
             axis.set_ticks(range(n), [str(label) for label in (labels if labels is not None else range(n))])
-        axis.set_label_text(name)
+        if name not in ("row", "column") or labels is None:  # named rows say themselves what they are
+            axis.set_label_text(name)
     axes.xaxis.set_label_position("top")
     axes.xaxis.tick_top()
     axes.tick_params(length=0)

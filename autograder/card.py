@@ -105,9 +105,9 @@ def _criterion_html(verdict):
     if verdict.picture is not None and not verdict.earned:
         because += _side_by_side(verdict.picture)
     return (
-        f'<li><div style="display:flex;justify-content:space-between;gap:1em"><span>'
-        f'<span role="img" aria-label="{word}" style="display:inline-block;width:1.4em">{mark}</span>'
-        f"{marked_up(verdict.sentence)}</span>"
+        f'<li><div style="display:flex;gap:.2em">'
+        f'<span role="img" aria-label="{word}" style="width:1.4em;flex-shrink:0">{mark}</span>'
+        f'<span style="flex-grow:1">{marked_up(verdict.sentence)}</span>'
         f' <span style="white-space:nowrap">{of(verdict.earned, verdict.points)}</span></div>{because}</li>'
     )
 
