@@ -8,7 +8,6 @@
 import hashlib
 import re
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +65,7 @@ def write_release(chapter, root=ROOT):
     """Write what a learner opens, keeping a copy of a notebook in its place that someone has worked in."""
     path = root / "course" / chapter.folder / f"{chapter.folder}.ipynb"
     fresh = release_bytes(chapter.folder, root)
-    if path.exists() and path.read_bytes() != fresh and not _as_committed(path, root):
+    if path.exists() and path.read_bytes() != fresh and _worked_in(path):
         keep_copy(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(fresh)
@@ -272,7 +271,7 @@ def give_ids(cells):
     for cell in cells:
         base = cell.metadata.get("nbgrader", {}).get("grade_id")
         if base is None:
-            base = f"{cell.cell_type}-{hashlib.sha256(cell.source.encode()).hexdigest()[:10]}"
+            base = _content_id(cell)
         name, number = base, 2
         while name in taken:
             name, number = f"{base}-{number}", number + 1
@@ -280,7 +279,24 @@ def give_ids(cells):
         cell.id = name
 
 
-def _as_committed(path, root):
-    """Is the file what git has? Then nothing of a learner's is in it."""
-    command = ["git", "-C", str(root), "diff", "--quiet", "HEAD", "--", str(path)]
-    return subprocess.run(command, capture_output=True).returncode == 0
+def _content_id(cell):
+    return f"{cell.cell_type}-{hashlib.sha256(cell.source.encode()).hexdigest()[:10]}"
+
+
+def _worked_in(path):
+    """Does the file hold anything that no build wrote: an output, a cell of someone's own, a changed text?"""
+    from nbgrader.utils import compute_checksum
+
+    try:
+        cells = nbformat.read(path, as_version=4).cells
+    except Exception:  # not a notebook any more, so surely not as built
+        return True
+    for cell in cells:
+        if cell.get("outputs") or cell.get("execution_count"):
+            return True
+        if "nbgrader" in cell.metadata:
+            if cell.metadata.nbgrader.get("checksum") != compute_checksum(cell):
+                return True
+        elif not cell.id.startswith(_content_id(cell)):
+            return True
+    return False

@@ -131,15 +131,41 @@ def test_a_definition_given_twice_is_refused(monkeypatch):
         load_chapter.cache_clear()
 
 
-def test_a_learners_work_is_copied_before_a_build_writes_over_it(tmp_path):
+def add_a_cell(notebook):
+    notebook["cells"].append({**notebook["cells"][0], "id": "5ce0e1f2", "source": ["my own words"]})
+
+
+def change_the_text(notebook):
+    notebook["cells"][0]["source"] = ["my own words"]
+
+
+def answer_an_exercise(notebook):
+    cell = next(cell for cell in notebook["cells"] if cell["id"].startswith("exercise-"))
+    cell["source"] = ["my own words"]
+
+
+@pytest.mark.parametrize("work", [add_a_cell, change_the_text, answer_an_exercise])
+def test_a_learners_work_is_copied_before_a_build_writes_over_it(work, tmp_path):
     folder = CHAPTERS[0].folder
     for side in ("solutions", "course"):
-        shutil.copytree(path_of(side, folder).parent, tmp_path / side / folder)
+        ignore = shutil.ignore_patterns("backups")
+        shutil.copytree(path_of(side, folder).parent, tmp_path / side / folder, ignore=ignore)
     shutil.copy(build.ROOT / "nbgrader_config.py", tmp_path)
     mine = tmp_path / "course" / folder / f"{folder}.ipynb"
     worked = json.loads(mine.read_text(encoding="utf-8"))
-    worked["cells"][0]["source"] = ["my own words"]
+    work(worked)
     mine.write_text(json.dumps(worked), encoding="utf-8")
     build.build([folder], root=tmp_path, report=lambda line: None)
     assert "my own words" in (mine.parent / "backups" / f"{folder}-1.ipynb").read_text(encoding="utf-8")
     assert "my own words" not in mine.read_text(encoding="utf-8")
+
+
+def test_a_notebook_that_nobody_worked_in_leaves_no_copy(tmp_path):
+    folder = CHAPTERS[0].folder
+    shutil.copytree(path_of("solutions", folder).parent, tmp_path / "solutions" / folder)
+    shutil.copy(build.ROOT / "nbgrader_config.py", tmp_path)
+    build.build([folder], root=tmp_path, report=lambda line: None)
+    text = tmp_path / "solutions" / folder / f"{folder}.py"
+    text.write_text(text.read_text(encoding="utf-8").replace("# 00 ·", "# 00 · Another title ·", 1), encoding="utf-8")
+    build.build([folder], root=tmp_path, report=lambda line: None)
+    assert [path.name for path in (tmp_path / "course" / folder).iterdir()] == [f"{folder}.ipynb"]

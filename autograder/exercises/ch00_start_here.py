@@ -21,7 +21,7 @@ def batched_matmul(a, b):
     return a @ b
 
 
-pairs = Exercise("0.1", "Every row meets every row", reference=pairwise_dot, minutes=5)
+pairs = Exercise("0.1", "Every row meets every row", reference=pairwise_dot, minutes=7)
 
 
 @pairs.criterion("row i, column j holds the dot product of x[i] and y[j]", points=2)
@@ -29,6 +29,8 @@ def every_pair(rng):
     yield dict(x=np.array([[1.0, 2.0], [3.0, 4.0]]), y=np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
     yield dict(x=rng.normal(size=(5, 3)), y=rng.normal(size=(4, 3)))
     yield dict(x=rng.normal(size=(3, 7)), y=rng.normal(size=(8, 7)))
+    yield dict(x=1e6 * rng.normal(size=(13, 4)), y=1e6 * rng.normal(size=(11, 4)))
+    yield dict(x=1e-3 * rng.normal(size=(6, 5)), y=1e-3 * rng.normal(size=(2, 5)))
 
 
 @pairs.criterion("it is still every pair when x and y have equally many rows", points=1)
@@ -41,6 +43,12 @@ def equally_many(rng):
 def single_rows(rng):
     yield dict(x=rng.normal(size=(1, 4)), y=rng.normal(size=(3, 4)))
     yield dict(x=rng.normal(size=(5, 2)), y=rng.normal(size=(1, 2)))
+    yield dict(x=rng.normal(size=(1, 3)), y=rng.normal(size=(1, 3)))
+    yield dict(x=rng.normal(size=(4, 1)), y=rng.normal(size=(3, 1)))
+    yield dict(x=rng.normal(size=(1, 1)), y=rng.normal(size=(1, 1)))
+
+
+pairs.leaves_inputs_alone(points=1)
 
 
 @pairs.mistake(
@@ -91,7 +99,7 @@ def sums_over_the_wrong_axis(x, y):
 
 
 @pairs.mistake(
-    "Right, until one side has a single row: then an axis of length 1 is dropped. Two axes in, two axes out, whatever their lengths. Which call removes it?"
+    "Larger tables come out right. With a single row on one side, an axis of length 1 is dropped: two axes in, two axes out, whatever their lengths. Which call removes it?"
 )
 def drops_single_rows(x, y):
     return np.squeeze(x @ y.T)
@@ -123,6 +131,30 @@ def cosines(x, y):
 )
 def outer_product(x, y):
     return np.outer(x, y)
+
+
+@pairs.mistake(
+    "Your table holds float32, about 7 digits of each number, and the inputs have about 16. Which dtype does NumPy take when you name none?"
+)
+def half_the_digits(x, y):
+    table = np.zeros((len(x), len(y)), dtype=np.float32)
+    for i in range(len(x)):
+        for j in range(len(y)):
+            table[i, j] = x[i] @ y[j]
+    return table
+
+
+@pairs.mistake(
+    "`row = x[i]` is a second name for a row of the caller's table, no copy, so `row *= ...` writes into x, and the next column starts from the wrong row. What makes a new array instead of *=?"
+)
+def row_is_no_copy(x, y):
+    table = np.zeros((len(x), len(y)))
+    for i in range(len(x)):
+        for j in range(len(y)):
+            row = x[i]
+            row *= y[j]
+            table[i, j] = row.sum()
+    return table
 
 
 @pairs.also_right
@@ -164,7 +196,7 @@ pairs.errors(
 )
 
 
-averages = Exercise("0.2", "Averages with your own weights", reference=weighted_average, minutes=6)
+averages = Exercise("0.2", "Averages with your own weights", reference=weighted_average, minutes=9)
 
 
 @averages.criterion("each row of weights gives one average of the values", points=2)
@@ -172,18 +204,31 @@ def one_average_a_row(rng):
     yield dict(weights=np.array([[3.0, 1.0], [1.0, 1.0], [0.0, 5.0]]), values=np.array([[0.0, 4.0], [8.0, 0.0]]))
     yield dict(weights=rng.uniform(0.2, 3.0, size=(5, 3)), values=rng.normal(size=(3, 4)))
     yield dict(weights=rng.uniform(0.2, 3.0, size=(4, 4)), values=rng.normal(size=(4, 2)))
+    yield dict(weights=rng.uniform(0.2, 3.0, size=(3, 5)), values=1e6 * rng.normal(size=(5, 3)))
+    yield dict(weights=rng.uniform(0.2, 3.0, size=(7, 13)), values=1e-6 * rng.normal(size=(13, 11)))
 
 
-@averages.criterion("rows that sum to a millionth or to a million are averaged like any other", points=1)
+@averages.criterion("one row of weights, one value or one feature still gives a table", points=1)
+def lengths_of_one(rng):
+    yield dict(weights=np.array([[3.0, 1.0]]), values=np.array([[0.0, 4.0], [8.0, 0.0]]))
+    yield dict(weights=rng.uniform(0.2, 3.0, size=(4, 1)), values=rng.normal(size=(1, 3)))
+    yield dict(weights=rng.uniform(0.2, 3.0, size=(2, 6)), values=rng.normal(size=(6, 1)))
+    yield dict(weights=np.array([[0.5]]), values=np.array([[-2.0]]))
+
+
+@averages.criterion("rows with a total of 10⁻³⁰ or 10³⁰ are averaged like any other", points=1)
 def any_total(rng):
     weights = rng.uniform(0.5, 1.5, size=(3, 5))
+    yield dict(weights=np.array([[3e-30, 1e-30]]), values=np.array([[0.0, 4.0], [8.0, 0.0]]))
     yield dict(weights=weights * np.array([[1e-6], [1.0], [1e6]]), values=rng.normal(size=(5, 2)))
+    yield dict(weights=weights * np.array([[1e-30], [1e-9], [1e30]]), values=rng.normal(size=(5, 4)))
 
 
 @averages.criterion("whole-number weights and values give averages with a fraction", points=1)
 def whole_numbers(rng):
     yield dict(weights=np.array([[1, 1], [1, 3]]), values=np.array([[1, 2, 0], [2, 7, 1]]))
     yield dict(weights=rng.integers(1, 9, size=(4, 3)), values=rng.normal(size=(3, 2)))
+    yield dict(weights=rng.uniform(0.2, 3.0, size=(2, 4)), values=rng.integers(-9, 9, size=(4, 5)))
 
 
 averages.leaves_inputs_alone(points=1)
@@ -211,10 +256,38 @@ def one_total_for_all(weights, values):
 
 
 @averages.mistake(
-    "The totals have the shape (n,), and NumPy lines them up with the columns: column j is divided by the total of row j. It raises no error when n equals m. Which option of sum keeps the axis?"
+    "You divide the weights by totals of shape (n,), which NumPy lines up with the columns: column j is divided by the total of row j. It raises no error when n and m happen to agree. Which option of sum keeps the axis?"
 )
 def totals_lost_their_axis(weights, values):
     return (weights / weights.sum(axis=1)) @ values
+
+
+@averages.mistake(
+    "You divide the sums, (n, d), by totals of shape (n,), which NumPy lines up with the columns. It raises no error when n and d happen to agree. Which option of sum keeps the axis?"
+)
+def totals_beside_the_columns(weights, values):
+    return (weights @ values) / weights.sum(axis=1)
+
+
+@averages.mistake(
+    "You turn the weights on their side. A row of weights and the values have the same length m: are these two axes neighbours as they stand, without .T? Then look once more whether you divide by the totals."
+)
+def weights_on_their_side(weights, values):
+    return weights.T @ values
+
+
+@averages.mistake(
+    "The averages are right, and an axis of length 1 is dropped. One row of weights gives a table of one row, (1, d): which call takes the axis away?"
+)
+def drops_a_single_row(weights, values):
+    return np.squeeze(weights @ values / weights.sum(axis=1, keepdims=True))
+
+
+@averages.mistake(
+    "You put a floor under the totals. The contract rules a total of 0 out, so the floor guards nothing, and a row with a smaller total comes out too small. Try the weights 3e-30 and 1e-30."
+)
+def a_floor_under_the_totals(weights, values):
+    return (weights @ values) / np.maximum(weights.sum(axis=1, keepdims=True), 1e-8)
 
 
 @averages.mistake(
@@ -257,7 +330,7 @@ def table_of_whole_numbers(weights, values):
 
 
 @averages.mistake(
-    "You add a small number to each total, against a division by zero that the contract rules out. Next to a total of a millionth it is no longer small."
+    "You add a small number to each total, against a division by zero that the contract rules out. Next to a total of 10⁻³⁰ it is no longer small."
 )
 def a_little_extra_in_the_total(weights, values):
     return (weights @ values) / (weights.sum(axis=1, keepdims=True) + 1e-9)
@@ -305,7 +378,7 @@ averages.errors(
 )
 
 
-batches = Exercise("0.3", "One product for each sentence", reference=batched_matmul, minutes=4)
+batches = Exercise("0.3", "One product for each sentence", reference=batched_matmul, minutes=5)
 
 
 @batches.criterion("matrix i of the answer is a[i] times b[i]", points=2)
@@ -316,17 +389,25 @@ def one_product_each(rng):
     )
     yield dict(a=rng.normal(size=(2, 3, 5)), b=rng.normal(size=(2, 5, 4)))
     yield dict(a=rng.normal(size=(5, 2, 3)), b=rng.normal(size=(5, 3, 7)))
+    yield dict(a=1e6 * rng.normal(size=(3, 12, 2)), b=1e6 * rng.normal(size=(3, 2, 11)))
+    yield dict(a=1e-3 * rng.normal(size=(4, 1, 6)), b=1e-3 * rng.normal(size=(4, 6, 1)))
+    yield dict(a=rng.normal(size=(3, 5, 1)), b=rng.normal(size=(3, 1, 2)))
 
 
 @batches.criterion("axes of equal length are not mixed up", points=1)
 def equal_lengths(rng):
     yield dict(a=rng.normal(size=(3, 3, 3)), b=rng.normal(size=(3, 3, 3)))
     yield dict(a=rng.normal(size=(2, 4, 4)), b=rng.normal(size=(2, 4, 4)))
+    yield dict(a=rng.normal(size=(2, 3, 5)), b=rng.normal(size=(2, 5, 3)))
 
 
 @batches.criterion("a batch of one sentence keeps its first axis", points=1)
 def batch_of_one(rng):
     yield dict(a=rng.normal(size=(1, 4, 3)), b=rng.normal(size=(1, 3, 2)))
+    yield dict(a=rng.normal(size=(1, 1, 2)), b=rng.normal(size=(1, 2, 1)))
+
+
+batches.leaves_inputs_alone(points=1)
 
 
 @batches.mistake(
@@ -352,7 +433,7 @@ def sentences_summed(a, b):
 
 
 @batches.mistake(
-    "Right, until the batch holds a single sentence: then its axis is dropped. Which call removes axes of length 1?"
+    "The products are right, and axes of length 1 are dropped: a batch of one sentence loses its first axis. Which call removes it?"
 )
 def drops_the_batch_of_one(a, b):
     return np.squeeze(a @ b)
@@ -389,6 +470,22 @@ def sentences_come_last(a, b):
     return np.stack([x @ y for x, y in zip(a, b, strict=True)], axis=-1)
 
 
+@batches.mistake(
+    "You stacked the products along axis 1, between the rows and the columns. The sentences come first: (B, n, m). Which axis does np.stack take by default?"
+)
+def sentences_in_the_middle(a, b):
+    return np.stack([x @ y for x, y in zip(a, b, strict=True)], axis=1)
+
+
+@batches.mistake(
+    "You store the products in `a`, which belongs to the caller and has room for them only while m equals k. Where else can B results be kept?"
+)
+def products_written_over_a(a, b):
+    for i in range(len(a)):
+        a[i] = a[i] @ b[i]
+    return a
+
+
 @batches.mistake("* multiplies number by number. A matrix product takes rows of a with columns of b and sums.")
 def number_by_number(a, b):
     return a * b
@@ -416,7 +513,7 @@ batches.hints(
 )
 batches.errors(
     (
-        "ValueError: shapes (1,2) and (1,2) not aligned: 2 (dim 1) != 1 (dim 0)",
+        "ValueError: shapes (1,2) and (3,2) not aligned: 2 (dim 1) != 3 (dim 0)",
         "The two tables do not share an inner axis: one of them has been turned on its side. Print both shapes before the product.",
     ),
     (

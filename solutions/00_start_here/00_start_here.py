@@ -4,7 +4,7 @@
 # You learn how a page of this course works, and the one habit that saves the most time in all the others: **look at
 # the shape first**.
 #
-# 25 min · CPU · NumPy · needs a little Python, nothing else
+# 40 min · CPU · NumPy · needs a little Python, nothing else
 
 # %% [markdown]
 # When you are through, you will be able to
@@ -100,7 +100,7 @@ plots.matrix(sentence.EMBEDDINGS, sentence.TOKENS, sentence.FEATURES, title="the
 # %%
 cat, mat = sentence.EMBEDDINGS[1], sentence.EMBEDDINGS[5]
 by_loop = sum(cat[feature] * mat[feature] for feature in range(4))
-by_course = attn_ref.attention_scores([cat], [mat], scale=1)[0, 0]
+by_course = attn_ref.attention_scores([cat], [mat], scale=1)[0, 0]  # scale=1: the dot products as they are
 print(by_loop, cat @ mat, by_course, np.allclose([by_loop, by_course], cat @ mat))
 
 # %% [markdown]
@@ -122,18 +122,24 @@ check("0.1", row_with_its_twin)
 
 # %% [markdown]
 # The points stand at the top. Each line below is a **criterion** with points of its own: ✓ met, ✗ not met. Under a ✗
-# you see the first input that went wrong, and what came back: once an error of NumPy's with the line that raised it,
-# once four numbers in place of a `(4, 4)` table. At the end, where the mistake is a known one, a tutor's question points at it.
+# you see the first input that went wrong, and what came back. Here that is an error of NumPy's with the line that raised
+# it, then four numbers in place of a `(4, 4)` table, then three in place of `(1, 3)`.
+#
+# The last criterion appears in most exercises: an answer may not write into its inputs. It counts only when every case
+# gives an answer. At the end, where the mistake is a known one, a tutor's question points at it.
 #
 # A check under a name other than the exercise's is not recorded, so this one cost you nothing. Your own checks are: the
 # record keeps the best score of each exercise, in a file on your machine, and is sent nowhere.
 
 # %% [markdown]
-# ### Exercise 0.1 · Every row meets every row (4 points · 5 min · 1 to 6 lines)
+# ### Exercise 0.1 · Every row meets every row (5 points · 7 min · 1 to 6 lines)
 #
 # Write `pairwise_dot(x, y)`. `x` has the shape `(n, d)` and `y` has `(m, d)`; return an array `(n, m)` whose entry in
 # row `i`, column `j` is the dot product of `x[i]` and `y[j]`. It keeps both axes when `n` or `m` is 1. Loops are
-# welcome.
+# welcome. Do not write into `x` or `y`.
+#
+# Two rules hold in the whole course. An answer never writes into its inputs, because the caller still needs them. And it
+# keeps their precision: here that is *float64*, NumPy's default, with about 16 digits.
 #
 # By hand, the rows of `x` down and the rows of `y` across:
 #
@@ -226,12 +232,12 @@ plots.bars(mixed, sentence.FEATURES, ylabel="value")
 # In every feature the average lies between its two sources, three times as close to *cat* as to *on*.
 
 # %% [markdown]
-# ### Exercise 0.2 · Averages with your own weights (5 points · 6 min · 1 to 6 lines)
+# ### Exercise 0.2 · Averages with your own weights (6 points · 9 min · 1 to 6 lines)
 #
 # Write `weighted_average(weights, values)`. `weights` is `(n, m)` and `values` is `(m, d)`; row `i` of the result
 # `(n, d)` is the average of the `m` values with the weights in row `i`. Weights are 0 or larger, and each row has a
-# total above 0, however small or large. Weights and values may be whole numbers; averages may have fractions. Do not
-# write into the inputs.
+# total above 0, however small or large. Weights and values may be whole numbers; averages may have fractions. The result
+# keeps both axes when `n`, `m` or `d` is 1. Do not write into the inputs.
 #
 # By hand, with two values (0, 4) and (8, 0): the weights (3, 1) give (3 · 0 + 1 · 8)/4 = 2 and (3 · 4 + 1 · 0)/4 = 3.
 # The weights (1, 1) give (4, 2), and (0, 5) gives (8, 0).
@@ -257,8 +263,9 @@ check("0.2", weighted_average)
 # **Why this works.** `weights @ values` has the shape (n, d), the totals need (n, 1), so that broadcasting repeats
 # each total across its row. `keepdims=True` leaves that axis in place.
 #
-# **Common wrong turns.** Totals of shape (n,) line up with the columns: an error for n ≠ m, a silent wrong result for
-# n = m. `weights /= ...` changes the caller's array and fails for whole numbers.
+# **Common wrong turns.** Totals of shape (n,) line up with the columns: an error in most cases, a silent wrong result
+# where two lengths agree (n = m before the product, n = d after it). `weights /= ...` changes the caller's array and
+# fails for whole numbers.
 #
 # **Another way.** `np.average(values, axis=0, weights=row)` for each row; `np.stack` makes a table of the results.
 
@@ -280,10 +287,10 @@ print(both.shape, "· the second reads:", " ".join(sentence.TOKENS[i] for i in o
 # the dot product of row `i` on the left with *column* `j` on the right. The inner lengths must agree, and vanish.
 
 # %% [markdown]
-# ### Exercise 0.3 · One product for each sentence (4 points · 4 min · 1 to 4 lines)
+# ### Exercise 0.3 · One product for each sentence (5 points · 5 min · 1 to 4 lines)
 #
 # Write `batched_matmul(a, b)`. `a` is `(B, n, k)` and `b` is `(B, k, m)`; return `(B, n, m)`, in which matrix `i` is the
-# matrix product of `a[i]` and `b[i]`. A batch of one keeps its first axis.
+# matrix product of `a[i]` and `b[i]`. All three axes stay, also where one has length 1. Do not write into the inputs.
 #
 # By hand, with B = 2 and n = 1: `a[0]` is the row (1, 2), and `b[0]` has the rows (1, 0, 1) and (0, 1, 1). Their
 # product is the row (1·1 + 2·0, 1·0 + 2·1, 1·1 + 2·1) = (1, 2, 3). In the same way `a[1]`, the row (3, 4), and `b[1]`,

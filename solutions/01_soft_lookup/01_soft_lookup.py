@@ -3,7 +3,7 @@
 #
 # You replace one overfull memory by a lookup that reads every word a little, and write each of its parts.
 #
-# 60 min · CPU · NumPy · needs 00
+# 90 min · CPU · NumPy · needs 00
 
 # %% [markdown]
 # **What you will be able to do**
@@ -56,11 +56,11 @@ plots.bars(sums, sentence.FEATURES, ylabel="sum", limit=3.2)
 # last state is what the decoder gets. Write that encoder, to feel where the sentence has to pass through.
 
 # %% [markdown]
-# ### Exercise 1.1 · A sentence in one vector (4 points · 10 min · about 4 lines)
+# ### Exercise 1.1 · A sentence in one vector (6 points · 10 min · about 4 lines)
 #
 # Write `rnn_last_state(x, w_h, w_x)`. The words `x` have shape (n, d), `w_h` (h, h) and `w_x` (d, h). The state starts
 # as zeros, the words are read from first to last, and the last state, of shape (h,), is returned. With n = 0 words that
-# is the state of zeros. There is no bias.
+# is the state of zeros. A huge sum must give ±1, not NaN. The inputs must stay as they were.
 #
 # By hand, with h = d = 1, `w_h` = 0.5, `w_x` = 2 and the words 1 and 0: the first state is tanh(2) = 0.964, the second
 # tanh(0.5 · 0.964 + 0) = 0.448.
@@ -147,11 +147,12 @@ plots.arrows({"query": (1.3, 0.0), **labels}, title="labels and one query", show
 # matches is measured by the **dot product**: multiply entry by entry and add. For the query (1, 0), *cat* scores 1.0 and *mat* 0.9.
 
 # %% [markdown]
-# ### Exercise 1.2 · The best label wins (5 points · 8 min · about 2 lines)
+# ### Exercise 1.2 · The best label wins (6 points · 8 min · about 2 lines)
 #
 # Write `hard_lookup(query, keys, values)`: the value of the key with the largest dot product. `keys` (m, d) and `values`
-# (m, d_v) belong together row by row. Queries of shape (n, d) give (n, d_v); a single query (d,) gives (d_v,). Ties are
-# not judged. The inputs must stay as they were.
+# (m, d_v) belong together row by row. Queries of shape (n, d) give (n, d_v), also when n is 1; a single query (d,) gives
+# (d_v,). Scores may be as large as ±100,000 and leads as small as a billionth. Ties are not judged. The inputs must stay
+# as they were.
 #
 # By hand: with the keys (0, 1) and (1, 0) and the values 10 and 20, the query (1, 0.5) scores 0.5 and 1.0, so it
 # brings 20.
@@ -202,11 +203,12 @@ plots.bars(both, ["a", "b", "c"], ylabel="value", limit=2.4)
 # A **temperature** divides the scores first. It sets how much a lead counts.
 
 # %% [markdown]
-# ### Exercise 1.3 · Every book a little (6 points · 12 min · about 3 lines)
+# ### Exercise 1.3 · Every book a little (6 points · 9 min · about 3 lines)
 #
 # Write `soft_lookup(query, keys, values, temperature)`: divide the dot products by the temperature (a number above 0),
 # make shares over the keys with `attn_ref.softmax`, and mix the values by the shares. Shapes are as in 1.2, for one query
-# and for many. Scores near ±1000 must give no NaN, and the inputs must stay as they were.
+# and for many. Scores of ±100,000 and temperatures from 0.001 to 1000 must give no NaN, and the inputs must stay as they
+# were.
 #
 # By hand: the query ln 3 and the keys 1 and 0 score ln 3 and 0. The exponentials are 3 and 1, the shares 0.75 and 0.25,
 # so the values 4 and 0 mix to 3. At temperature 0.5 the scores double, the shares are 0.9 and 0.1, and the mix is 3.6.
@@ -293,8 +295,8 @@ def wrong_way_round(query, keys, values, temperature):
 check("1.3", wrong_way_round)
 
 # %% [markdown]
-# Criteria whose temperatures are 1 pass. The second and the fourth catch it, and the card recognises the mistake, because
-# on every case it did what a known wrong answer does.
+# The first criterion passes, because all its temperatures are 1. The next three catch the bug, and the card recognises the
+# mistake, because on every case it did what a known wrong answer does.
 
 # %% [markdown]
 # ### When two labels nearly tie
@@ -347,17 +349,19 @@ plots.scores(unit, ["who", "where"], sentence.TOKENS, title="one hidden unit")
 
 # %% [markdown]
 # For "who" the unit stands at 0, where tanh is steep: it tells cat (0.76) from on (0). For "where" it is pushed to the
-# flat end and says about −1 to every word. The query decides which units stay awake.
+# flat end and says about −1 to every word. So the query decides which units can still tell
+# one key from another.
 #
 # A score is then a weighted sum of all the hidden units. Because each side has a matrix of its own, a query and a key may
 # have different widths, which a dot product cannot allow.
 
 # %% [markdown]
-# ### Exercise 1.4 · A match that is learned (5 points · 15 min · about 3 lines)
+# ### Exercise 1.4 · A match that is learned (6 points · 18 min · about 3 lines)
 #
 # Write `additive_scores(query, keys, w_q, w_k, w_v)`: tanh(query `w_q` + key `w_k`) · `w_v` for every query with every
 # key. Here `w_q` is (d_q, h), `w_k` (d_k, h) and `w_v` (h,). Queries (n, d_q) and keys (m, d_k) give a table (n, m), queries
-# down and keys across; a single query (d_q,) gives (m,). Return the scores; no softmax yet.
+# down and keys across; a single query (d_q,) gives (m,). Return the scores; no softmax yet. Huge sums must give no
+# NaN, and the inputs must stay as they were.
 #
 # By hand, with h = 1, `w_q` = 1, `w_k` = −1 and `w_v` = 2: the query 1 and the keys 0 and 1 give 2 · tanh(1) = 1.523
 # and 2 · tanh(0) = 0.
@@ -425,10 +429,11 @@ plots.weights(without_tanh, ["who", "where"], sentence.TOKENS, title="without ta
 # action × 4, place × 2 and function × 2. A matrix holds all such mixes, and training finds them.
 
 # %% [markdown]
-# ### Exercise 1.5 · Card, label and book (4 points · 5 min · about 1 line)
+# ### Exercise 1.5 · Card, label and book (5 points · 4 min · about 1 line)
 #
 # Write `project_qkv(x, w_q, w_k, w_v)`: the words `x` of shape (…, n, d) times each matrix, returned as three arrays q, k,
-# v in this order. Each matrix is (d, its own width). Leading axes, such as a batch of sentences, stay as they are.
+# v in this order. Each matrix is (d, its own width). Leading axes, such as a batch of sentences, stay as they are,
+# also a batch of one. The inputs must stay as they were.
 #
 # By hand: the word (1, 2) with `w_q` = (1, 0) and `w_k` = (0, 1) as columns has the query 1 and the key 2.
 
@@ -482,9 +487,10 @@ plots.weights(weights, sentence.TOKENS, sentence.TOKENS, title="self-attention b
 # %% [markdown]
 # ### The weights are made on the spot
 #
-# A fixed layer mixes position 1 and position 5 by the same numbers whatever stands there. Attention keeps its *matrices*
-# fixed and computes the *weights* from the content, which is called **dynamic routing**. Swap cat and mat once more and
-# watch where *on* looks.
+# A network could learn one table of weights, so much of position 1 and so much of position 5, and use it for every
+# sentence. Attention keeps only its *matrices* fixed and computes the *weights* from the content: the route is decided on
+# the spot. That is **dynamic routing** in the plain sense (the name is also used for capsule networks). Swap cat and mat
+# once more and watch where *on* looks.
 
 # %%
 rows = {
@@ -539,26 +545,32 @@ plots.lines(n_words, curves, xlabel="words", ylabel="signal of the first word", 
 
 # %% [markdown]
 # At 90 % the line falls, at 105 % it grows without end. A label that leads all others by 5 keeps
-# a share of 0.6 among 100 words. With no lead, attention has only 1/n: one step away does not mean heard, since the share has to be won.
+# a share of 0.6 among 100 words. With no lead, attention has only 1/n. So a path of one step is no promise: a word
+# is heard only as far as its label earns it a share.
 #
-# An RNN that keeps exactly 100 % loses nothing on the way, and gates (the LSTM of 1997) bring networks near that. But
-# then every word stays in the same few numbers: the bottleneck remains.
+# An RNN that keeps exactly 100 % loses nothing on the way. *Gates*, learned factors that decide how much of the state
+# stays, bring networks near that; the LSTM of 1997 has them. But then every word stays in the same few numbers: the bottleneck remains.
 
 # %% [markdown]
 # ### Faster, on a machine that can do many things at once
 #
 # You may read that attention trains "tens of times faster" than an RNN. That is a claim about hardware, not a law. Count
-# the steps that wait for each other and the main multiplications, RNN to attention, for a layer of width 512.
+# the steps that wait for each other and the main multiplications, RNN to attention, when each word and each state has
+# d = 512 numbers.
 
 # %%
 d = 512
 for n in (6, 60, 600, 6000):
-    rnn, attention = n * d * d, 2 * n * n * d  # state @ w_h; scores, and mixing
+    rnn = 2 * n * d * d  # state @ w_h and word @ w_x
+    attention = 3 * n * d * d + 2 * n * n * d  # q, k and v; then the scores, and the mixing
     print(f"{n:4d} words: waits {n:4d} to 1, multiplications 1 to {attention / rnn:.2f}")
 
 # %% [markdown]
-# At 600 words attention does 2.34 times the multiplications of the RNN. Its gain is that in training, where all words
-# are known, they may run side by side. A GPU with thousands of units turns that into speed; one slow core does not. Chapter 08 measures.
+# At 600 words attention does 2.67 times the multiplications of the RNN, and at 6 words still 1.51 times. (Many papers leave
+# out the products that read the words, `x @ w`, on both sides. Then attention looks cheaper while the sentence is short.)
+#
+# Its gain is that in training, where all words are known, they may run side by side. A GPU with thousands of units turns
+# that into speed; one slow core does not. Chapter 08 measures.
 
 # %% [markdown]
 # ## Other pictures, and where each breaks
@@ -613,7 +625,8 @@ for n in (6, 60, 600, 6000):
 # - PyTorch's `nn.MultiheadAttention` stores $W_q$, $W_k$ and $W_v$ as one matrix, `in_proj_weight`: one product for three.
 # - A server keeps the keys and values of past words, and no queries, for nobody asks with an old card again: the *KV
 #   cache* of chapter 09.
-# - A document search that returns the text with the best embedding is a hard lookup: embeddings are keys, texts values.
+# - A document search gives each text a vector, its *embedding*, and returns the text whose vector matches best. That is a
+#   hard lookup: the embeddings are the keys, the texts the values.
 
 # %% [markdown]
 # ## Takeaways
@@ -622,7 +635,7 @@ for n in (6, 60, 600, 6000):
 # - Through steps that keep 90 %, 0.57 % of the first of 50 words is left; one attention step with a lead of 5 keeps 75 %.
 # - The temperature turns a lead into shares: a lead of 0.1 at temperature 0.1 gives 0.73 to 0.27.
 # - When two keys trade the lead by 0.01, a hard lookup jumps by 1 and a soft one moves by 0.005.
-# - At 600 words and width 512 attention multiplies 2.34 times as much as an RNN, and waits once instead of 600 times.
+# - With 600 words of 512 numbers attention multiplies 2.67 times as much as an RNN, and waits once instead of 600 times.
 
 # %%
 print(f"RNN {left_in_state(0.9, 50):.2%}, attention {left_by_attention(5, 50):.0%}")
