@@ -9,7 +9,7 @@ from autograder.exercise import Exercise, Quiz, Written
 
 # --- 2.1 -------------------------------------------------------------------------------------------------------------
 
-softmax = Exercise("2.1", "Scores become shares", reference=attn_ref.softmax, minutes=12)
+softmax = Exercise("2.1", "Scores become shares", reference=attn_ref.softmax, minutes=15)
 
 
 @softmax.criterion("each row becomes shares that sum to 1, in proportion to exp(score)", points=2)
@@ -18,21 +18,42 @@ def rows(rng):
     yield dict(x=rng.normal(size=(5, 3)))
 
 
-@softmax.criterion("it works along any axis", points=1)
+@softmax.criterion("any shape, any axis, and whole numbers too", points=1)
 def any_axis(rng):
     yield dict(x=rng.normal(size=(4, 3)), axis=0)
     yield dict(x=rng.normal(size=(2, 5, 3)), axis=1)
     yield dict(x=rng.normal(size=(2, 5, 3)), axis=-1)
+    yield dict(x=rng.normal(size=4))
+    yield dict(x=rng.normal(size=(4, 2, 3)))
+    yield dict(x=rng.normal(size=(2, 3, 5, 4)), axis=-2)
+    yield dict(x=rng.normal(size=(2, 3, 5, 4)), axis=3)
+    yield dict(x=np.array([[1, 2, 4], [0, -3, 2]]))
 
 
-@softmax.criterion("scores near ±1000 neither overflow nor vanish", points=1)
+# Rows that no shift but their own maximum serves: not the mean, the median, the smallest, the first or the last score,
+# not the largest size, not a maximum that is never below 0, not one maximum for all.
+FAR_APART = np.array(
+    [
+        [3000.0, 0.0, 0.0, 0.0],
+        [-4000.0, 1000.0, 0.0, 999.0],
+        [-9000.0, -8999.0, -9000.0, -8000.0],
+        [9000.0, 8999.0, 8985.0, -9000.0],
+    ]
+)
+
+
+@softmax.criterion("scores in the thousands neither overflow nor vanish", points=1)
 def extremes(rng):
     yield dict(x=np.array([[1000.0, 999.0, -1000.0], [-1000.0, -1001.0, -1000.0]]))
+    yield dict(x=FAR_APART)
+    yield dict(x=FAR_APART[:, :3].T, axis=0)
 
 
 @softmax.criterion("a slice of nothing but -inf gets shares of 0, not NaN", points=1)
 def nothing_to_share(rng):
     yield dict(x=np.array([[0.0, -np.inf, 0.0], [-np.inf, -np.inf, -np.inf]]))
+    yield dict(x=np.array([[0.0, -np.inf, np.log(3.0)], [-np.inf, -np.inf, 0.0]]), axis=0)
+    yield dict(x=np.array([-np.inf, -np.inf]))
 
 
 softmax.leaves_inputs_alone(points=1)
@@ -52,6 +73,78 @@ def no_maximum(x, axis=-1):
 def one_maximum_for_all(x, axis=-1):
     e = np.exp(x - x.max())
     return e / e.sum(axis=axis, keepdims=True)
+
+
+@softmax.mistake(
+    "You subtract one maximum for the whole array. In a row that lies thousands below it every exponential is 0, and your guard against 0/0 turns that into shares of 0. Whose maximum does each row need?"
+)
+def one_maximum_and_a_guard(x, axis=-1):
+    largest = x.max()
+    e = np.exp(x - (0.0 if np.isneginf(largest) else largest))
+    total = e.sum(axis=axis, keepdims=True)
+    return e / np.where(total > 0, total, 1.0)
+
+
+@softmax.mistake(
+    "The maximum that you subtract is never below 0; `initial=0` does that. In a row whose scores are all near -1000, what is then left of every exponential?"
+)
+def maximum_never_below_zero(x, axis=-1):
+    e = np.exp(x - x.max(axis=axis, keepdims=True, initial=0))
+    total = e.sum(axis=axis, keepdims=True)
+    return e / np.where(total > 0, total, 1.0)
+
+
+@softmax.mistake(
+    "You subtract the largest size, |x|, of each row. If that belongs to a negative score, all exponentials of the row can vanish. Should -4000 or 1000 count as the largest of the two?"
+)
+def largest_size_subtracted(x, axis=-1):
+    largest = np.abs(x).max(axis=axis, keepdims=True)
+    e = np.exp(x - np.where(np.isinf(largest), 0.0, largest))
+    total = e.sum(axis=axis, keepdims=True)
+    return e / np.where(total > 0, total, 1.0)
+
+
+@softmax.mistake(
+    "You subtract the mean. No share changes by that, but a score can still lie far above it: the mean of 3000, 0, 0, 0 is 750, and exp(2250) overflows. Which number of the row does no score lie above?"
+)
+def mean_subtracted(x, axis=-1):
+    e = np.exp(x - x.mean(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+@softmax.mistake(
+    "A small number in the denominator keeps 0/0 away and makes every row sum to a little less than 1. Can the total be replaced only where it is 0?"
+)
+def epsilon_in_the_total(x, axis=-1):
+    largest = x.max(axis=axis, keepdims=True)
+    e = np.exp(x - np.where(np.isneginf(largest), 0.0, largest))
+    return e / (e.sum(axis=axis, keepdims=True) + 1e-6)
+
+
+@softmax.mistake(
+    "Your default is axis=1, which is the last axis of a matrix and of nothing else. Which number means the last axis of any array?"
+)
+def second_axis_by_default(x, axis=1):
+    return attn_ref.softmax(x, axis=axis)
+
+
+@softmax.mistake(
+    "Right for floats. For whole numbers `zeros_like(x)` is an array of whole numbers too, and NumPy refuses to write shares into it. Which dtype should the result have?"
+)
+def whole_numbers_refused(x, axis=-1):
+    largest = x.max(axis=axis, keepdims=True)
+    e = np.exp(x - np.where(np.isneginf(largest), 0.0, largest))
+    total = e.sum(axis=axis, keepdims=True)
+    return np.divide(e, total, out=np.zeros_like(x), where=total > 0)
+
+
+@softmax.mistake(
+    "For whole numbers your shares are cut off to 0 and 1: an array made like `x` holds whole numbers only. Which dtype should the result have?"
+)
+def shares_cut_to_whole_numbers(x, axis=-1):
+    out = np.empty_like(x)
+    out[...] = attn_ref.softmax(x, axis=axis)
+    return out
 
 
 @softmax.mistake(
@@ -88,7 +181,7 @@ def axis_lost(x, axis=-1):
 
 
 @softmax.mistake(
-    "Your columns sum to 1 where the rows should: maximum and sum run along axis 0, whatever `axis` says. What is the axis of a query's keys?"
+    "Your columns sum to 1 where the rows should: maximum and sum run along axis 0. Is `axis` read at all, and is its default -1?"
 )
 def first_axis(x, axis=-1):
     return attn_ref.softmax(x, axis=0)
@@ -185,21 +278,33 @@ def totals(rng):
     yield dict(x=rng.normal(size=(5, 3)))
 
 
-@logsumexp.criterion("it works along any axis, and that axis is gone from the result", points=1)
+@logsumexp.criterion(
+    "any shape, any axis, whole numbers too; that axis, and no other, is gone from the result", points=1
+)
 def totals_along_any_axis(rng):
     yield dict(x=rng.normal(size=(4, 3)), axis=0)
     yield dict(x=rng.normal(size=(2, 5, 3)), axis=1)
     yield dict(x=rng.normal(size=(7, 2)), axis=-1)
+    yield dict(x=rng.normal(size=(1, 3)))
+    yield dict(x=rng.normal(size=4))
+    yield dict(x=rng.normal(size=(4, 2, 3)))
+    yield dict(x=rng.normal(size=(2, 3, 5, 4)), axis=-2)
+    yield dict(x=rng.normal(size=(2, 1, 5, 4)), axis=3)
+    yield dict(x=np.array([[1, 2, 4], [0, -3, 2]]))
 
 
-@logsumexp.criterion("scores near ±1000 neither overflow nor vanish", points=1)
+@logsumexp.criterion("scores in the thousands neither overflow nor vanish", points=1)
 def large_totals(rng):
     yield dict(x=np.array([[1000.0, 1000.0, 0.0], [-1000.0, -1001.0, -1000.0]]))
+    yield dict(x=FAR_APART)
+    yield dict(x=FAR_APART[:, :3].T, axis=0)
 
 
 @logsumexp.criterion("a slice of nothing but -inf gives -inf, not NaN", points=1)
 def empty_total(rng):
-    yield dict(x=np.array([[0.0, -np.inf, np.log(3.0)], [-np.inf, -np.inf, -np.inf]]))
+    yield dict(x=np.array([[0.0, -np.inf, np.log(3.0)], [0.0, 0.0, np.log(2.0)], [-np.inf, -np.inf, -np.inf]]))
+    yield dict(x=np.array([[0.0, -np.inf, np.log(3.0)], [-np.inf, -np.inf, 0.0]]), axis=0)
+    yield dict(x=np.array([-np.inf, -np.inf]))
 
 
 logsumexp.leaves_inputs_alone(points=1)
@@ -237,6 +342,44 @@ def spread_into_a_grid(x, axis=-1):
 
 
 @logsumexp.mistake(
+    "`np.squeeze` without an axis removes every axis of length 1, so (1, 3) becomes a single number. Which one axis should go?"
+)
+def every_axis_of_length_one_gone(x, axis=-1):
+    return np.squeeze(np.expand_dims(attn_ref.logsumexp(x, axis=axis), axis))
+
+
+@logsumexp.mistake(
+    "You take the mean out of the sum. That is allowed, but a score can lie far above it: the mean of 3000, 0, 0, 0 is 750, and exp(2250) overflows. What is the smallest number that no score of the row exceeds?"
+)
+def mean_taken_out(x, axis=-1):
+    mean = x.mean(axis=axis, keepdims=True)
+    return np.log(np.exp(x - mean).sum(axis=axis)) + np.squeeze(mean, axis=axis)
+
+
+@logsumexp.mistake(
+    "A single -inf makes the whole row -inf in your answer. exp(-inf) is 0 and adds nothing to a total; when is the total itself 0?"
+)
+def one_forbidden_key_empties_the_row(x, axis=-1):
+    return np.where(np.isneginf(x).any(axis=axis), -np.inf, attn_ref.logsumexp(x, axis=axis))
+
+
+@logsumexp.mistake(
+    "A small number inside the logarithm keeps log(0) away, and log(0) = -inf is the very answer for a row of nothing but -inf. What does yours give there?"
+)
+def epsilon_in_the_logarithm(x, axis=-1):
+    largest = x.max(axis=axis, keepdims=True)
+    largest = np.where(np.isneginf(largest), 0.0, largest)
+    return np.log(np.exp(x - largest).sum(axis=axis) + 1e-12) + np.squeeze(largest, axis=axis)
+
+
+@logsumexp.mistake(
+    "Your default is axis=1, which is the last axis of a matrix and of nothing else. Which number means the last axis, however many there are?"
+)
+def second_axis_unless_told(x, axis=1):
+    return attn_ref.logsumexp(x, axis=axis)
+
+
+@logsumexp.mistake(
     "Only the row of nothing but -inf is wrong: it gives NaN. Its maximum is -inf; what is -inf minus -inf?"
 )
 def nan_for_an_empty_sum(x, axis=-1):
@@ -265,7 +408,9 @@ def always_the_last_axis(x, axis=-1):
     return attn_ref.logsumexp(x, axis=-1)
 
 
-@logsumexp.mistake("You sum down the columns, along axis 0, whatever `axis` says. Which axis does -1 mean?")
+@logsumexp.mistake(
+    "You sum down the columns, along axis 0. Is `axis` read at all, and which axis does its default -1 mean?"
+)
 def always_the_first_axis(x, axis=-1):
     return attn_ref.logsumexp(x, axis=0)
 
@@ -332,31 +477,38 @@ logsumexp.errors(
 
 # --- 2.3 -------------------------------------------------------------------------------------------------------------
 
-attention_scores = Exercise("2.3", "Every query meets every key", reference=attn_ref.attention_scores, minutes=10)
+attention_scores = Exercise("2.3", "Every query meets every key", reference=attn_ref.attention_scores, minutes=8)
 
 
-@attention_scores.criterion("each entry is a dot product divided by √d", points=2)
+@attention_scores.criterion("each entry is a dot product divided by √d, for whole numbers too", points=2)
 def one_table(rng):
     yield dict(q=np.array([[2.0, 0.0, 0.0, 0.0]]), k=np.array([[3.0, 0.0, 0.0, 0.0], [1.0, 5.0, 0.0, 0.0]]))
     yield dict(q=rng.normal(size=(5, 7)), k=rng.normal(size=(3, 7)))
+    yield dict(q=rng.normal(size=(4, 3)), k=rng.normal(size=(4, 3)))  # as many queries as keys
+    yield dict(q=rng.normal(size=(2, 4)), k=rng.normal(size=(4, 4)))  # as many keys as features
+    yield dict(q=np.array([[2, 0, 1], [0, -1, 3]]), k=np.array([[1, 4, 0], [2, 2, -1], [0, 0, 5], [1, 1, 1]]))
 
 
 @attention_scores.criterion("leading axes are batches: each has a table of its own", points=1)
 def batches(rng):
     yield dict(q=rng.normal(size=(2, 5, 7)), k=rng.normal(size=(2, 3, 7)))
     yield dict(q=rng.normal(size=(2, 3, 5, 7)), k=rng.normal(size=(2, 3, 4, 7)))
+    yield dict(q=rng.normal(size=(3, 3, 3)), k=rng.normal(size=(3, 3, 3)))
+    yield dict(q=rng.normal(size=(1, 1, 2, 3)), k=rng.normal(size=(1, 1, 1, 3)))
 
 
 @attention_scores.criterion("a number given as scale multiplies the dot products", points=1)
 def own_scale(rng):
     yield dict(q=np.array([[2.0, 0.0, 0.0, 0.0]]), k=np.array([[3.0, 0.0, 0.0, 0.0]]), scale=0.5)
     yield dict(q=rng.normal(size=(4, 3)), k=rng.normal(size=(6, 3)), scale=1.75)
+    yield dict(q=rng.normal(size=(2, 4, 3)) * 40, k=rng.normal(size=(2, 6, 3)) * 40, scale=2)
 
 
 @attention_scores.criterion("0 and negative numbers are scales like any other", points=1)
 def unusual_scale(rng):
     yield dict(q=np.array([[2.0, 0.0, 0.0, 0.0]]), k=np.array([[3.0, 0.0, 0.0, 0.0]]), scale=-1.0)
     yield dict(q=rng.normal(size=(4, 3)), k=rng.normal(size=(6, 3)), scale=0)
+    yield dict(q=rng.normal(size=(2, 4, 3)), k=rng.normal(size=(2, 6, 3)), scale=-0.25)
 
 
 attention_scores.leaves_inputs_alone(points=1)
@@ -398,6 +550,28 @@ def d_read_from_axis_1(q, k, scale=None):
 )
 def all_axes_reversed(q, k, scale=None):
     return q @ k.T * (q.shape[-1] ** -0.5 if scale is None else scale)
+
+
+@attention_scores.mistake(
+    "`swapaxes(0, 1)` exchanges the first two axes. For a matrix these are the last two as well; with a batch they are not. Counted from the end, which two should change places?"
+)
+def first_two_axes_swapped(q, k, scale=None):
+    return q @ np.swapaxes(k, 0, 1) * (q.shape[-1] ** -0.5 if scale is None else scale)
+
+
+@attention_scores.mistake(
+    "Your order of axes, (0, 2, 1), fits three axes and no other number. Which call names only the two axes that change places?"
+)
+def fits_three_axes_only(q, k, scale=None):
+    return q @ np.transpose(k, (0, 2, 1)) * (q.shape[-1] ** -0.5 if scale is None else scale)
+
+
+@attention_scores.mistake(
+    "You reshape k to (..., d, n_k). The shape is right and the numbers are not: reshape reads them in the old order, so each column mixes several keys. Print k[0] and then your first column: are they the same vector?"
+)
+def reshaped_for_transposed(q, k, scale=None):
+    turned = k.reshape(*k.shape[:-2], k.shape[-1], k.shape[-2])
+    return q @ turned * (q.shape[-1] ** -0.5 if scale is None else scale)
 
 
 @attention_scores.mistake(
@@ -487,7 +661,7 @@ def attention(q, k, v):
     return attn_ref.attention(q, k, v, return_weights=True)
 
 
-whole_formula = Exercise("2.4", "The whole formula", reference=attention, minutes=12)
+whole_formula = Exercise("2.4", "The whole formula", reference=attention, minutes=6)
 
 
 @whole_formula.criterion("the output is the average of the values by these weights, and both come back", points=2)
@@ -496,22 +670,28 @@ def one_lookup(rng):
     yield dict(q=q, k=k, v=np.array([[4.0, 0.0, 0.0, 0.0], [8.0, 0.0, 0.0, 4.0]]))
     yield dict(q=rng.normal(size=(5, 7)), k=rng.normal(size=(3, 7)), v=rng.normal(size=(3, 7)))
     yield dict(q=rng.normal(size=(4, 6)), k=rng.normal(size=(4, 6)), v=rng.normal(size=(4, 6)))
+    yield dict(q=np.array([[2, 0, 1]]), k=np.array([[1, 0, 0], [0, 3, 1]]), v=np.array([[4, 0, -1], [1, 2, 5]]))
 
 
 @whole_formula.criterion("values may be longer or shorter than keys", points=1)
 def other_value_size(rng):
     yield dict(q=rng.normal(size=(5, 7)), k=rng.normal(size=(3, 7)), v=rng.normal(size=(3, 4)))
     yield dict(q=rng.normal(size=(2, 3)), k=rng.normal(size=(6, 3)), v=rng.normal(size=(6, 5)))
+    yield dict(q=rng.normal(size=(4, 6)), k=rng.normal(size=(4, 6)), v=rng.normal(size=(4, 2)))
+    yield dict(q=rng.normal(size=(2, 3, 5, 7)), k=rng.normal(size=(2, 3, 4, 7)), v=rng.normal(size=(2, 3, 4, 1)))
 
 
 @whole_formula.criterion("leading axes are batches", points=1)
 def batched(rng):
     yield dict(q=rng.normal(size=(2, 5, 7)), k=rng.normal(size=(2, 3, 7)), v=rng.normal(size=(2, 3, 7)))
     yield dict(q=rng.normal(size=(2, 3, 5, 7)), k=rng.normal(size=(2, 3, 4, 7)), v=rng.normal(size=(2, 3, 4, 7)))
+    yield dict(q=rng.normal(size=(3, 3, 3)), k=rng.normal(size=(3, 3, 3)), v=rng.normal(size=(3, 3, 3)))
 
 
 @whole_formula.criterion("scores in the thousands neither overflow nor vanish", points=1)
 def large_scores(rng):
+    q, k = np.array([[1000.0], [-1000.0]]), np.array([[3.0], [0.0], [0.0], [0.0]])  # scores 3000 and -3000, d = 1
+    yield dict(q=q, k=k, v=np.array([[4.0], [8.0], [1.0], [0.0]]))
     q, k = rng.normal(size=(5, 7)) * 60, rng.normal(size=(3, 7)) * 60
     q[1] = -q[0]  # rows whose largest scores lie far apart, some of them all below 0
     yield dict(q=q, k=np.abs(k), v=rng.normal(size=(3, 7)))
@@ -553,6 +733,40 @@ def scaled_after_softmax(q, k, v):
 )
 def shared_over_queries(q, k, v):
     weights = attn_ref.softmax(attn_ref.attention_scores(q, k), axis=-2)
+    return weights @ v, weights
+
+
+@whole_formula.mistake(
+    "Softmax runs along axis 1. In a matrix of scores those are the keys; with a batch in front they are the queries, or the heads. How do you name the keys' axis, whatever stands before it?"
+)
+def axis_counted_from_the_front(q, k, v):
+    weights = attn_ref.softmax(attn_ref.attention_scores(q, k), axis=1)
+    return weights @ v, weights
+
+
+@whole_formula.mistake(
+    "Queries and keys have changed places: your rows of weights belong to keys. Which of the two stands on the left of the product?"
+)
+def queries_and_keys_swapped(q, k, v):
+    weights = attn_ref.softmax(attn_ref.attention_scores(k, q))
+    return weights @ v, weights
+
+
+@whole_formula.mistake(
+    "The weights are turned round before they meet the values. A row of weights belongs to one query; for its average, which axis of the weights has to meet the rows of v?"
+)
+def weights_turned_round(q, k, v):
+    weights = attn_ref.softmax(attn_ref.attention_scores(q, k))
+    return np.swapaxes(weights, -1, -2) @ v, weights
+
+
+@whole_formula.mistake(
+    "Your softmax subtracts one maximum from all scores. In a row that lies thousands below it every exponential is 0, and 0/0 is NaN. Whose maximum does each row need?"
+)
+def one_maximum_inside(q, k, v):
+    scores = attn_ref.attention_scores(q, k)
+    e = np.exp(scores - scores.max())
+    weights = e / e.sum(axis=-1, keepdims=True)
     return weights @ v, weights
 
 
@@ -688,56 +902,104 @@ def logit_std(d, scaled, rng, n=10_000):
 
 
 def exact_std(d, scaled, rng, n=10_000):
-    """The limit for many pairs. The draw is there because the probe asks whether rng was used."""
-    return (1.0 if scaled else d**0.5) + 1e-12 * rng.normal()
+    """The limit for many pairs; few pairs have none, they scatter. The draw is there because the probe asks for it."""
+    if n <= FEW:
+        return logit_std(d, scaled, rng, n)
+    return (1.0 if scaled else d**0.5) + 1e-12 * rng.normal(size=n).sum()
 
 
-spread = Exercise("2.5", "How far the scores spread", reference=logit_std, expected=exact_std, minutes=12)
+# No leaves_inputs_alone here: d, scaled and n are numbers, and rng is handed over to be drawn from.
+spread = Exercise("2.5", "How far the scores spread", reference=logit_std, expected=exact_std, minutes=8)
+
+# 300 estimates from 50 pairs each scatter by this much of their mean (and this scatter itself varies by 5 %). With d = 1
+# n numbers drawn from the distribution of the theory scatter by half of it, with d = 8 all n · n products do.
+FEW, SCATTER = 50, {1: 0.195, 8: 0.1176}
 
 
 @spread.probe
-def drive_logit_std(answer, d, scaled, rng, n=10_000, check_rng=False):
-    """The value and whether it is measured; or, with `check_rng`, where the random numbers come from."""
-    if not check_rng:
-        std = answer(d, scaled, rng, n)
+def drive_logit_std(answer, d, scaled, rng, n, ask="value"):
+    """The value and whether it is measured; where the random numbers come from; or how few pairs behave."""
+
+    def again(n=n, scaled=scaled):
+        return answer(d, scaled, copy.deepcopy(rng), n)
+
+    if ask == "rng":
         return {
-            "std": std,
-            "a second call, with new draws, differs": not np.array_equal(std, answer(d, scaled, rng, n)),
+            "equal generators give equal answers": np.array_equal(again(), again()),
+            "a second call with the same rng gives another answer": _moves_on(answer, d, scaled, rng, n),
         }
-    state, twin = rng.bit_generator.state, copy.deepcopy(rng)
-    std = answer(d, scaled, rng, n)
-    return {
-        "the state of rng moves on": rng.bit_generator.state != state,
-        "equal generators give equal answers": np.array_equal(std, answer(d, scaled, twin, n)),
-        "three pairs give another estimate than many": not np.array_equal(
-            std, answer(d, scaled, copy.deepcopy(twin), 3)
-        ),
-        "std": std,
-    }
+    if ask == "pairs":
+        found = {
+            "one pair alone has no spread": not _lone_pair(again) > 1e-9,
+            "one pair more changes the estimate": not np.array_equal(again(), again(n + 1)),
+        }
+        for size, usual in SCATTER.items():
+            estimates = np.array([_single(answer(size, scaled, rng, FEW)) for _ in range(300)])
+            scatter = np.std(estimates) / np.mean(estimates)
+            found[f"estimates from {FEW} pairs scatter as those of {FEW} dot products do (d={size})"] = bool(
+                0.63 < scatter / usual < 1.37
+            )
+        return found
+    found = {"std": again()}
+    if scaled:
+        both = _single(again(200, True)), _single(again(200, False))
+        found["from equal generators, it is that without scaling over √d"] = np.isclose(
+            both[0] * np.sqrt(d), both[1], rtol=1e-6
+        )
+    return found | {"a second call, with new draws, differs": _moves_on(answer, d, scaled, rng, 200)}
+
+
+def _moves_on(answer, d, scaled, rng, n):
+    return not np.array_equal(answer(d, scaled, rng, n), answer(d, scaled, rng, n))
+
+
+def _single(value):
+    value = np.asarray(value)
+    return float(value) if value.ndim == 0 and value.dtype.kind in "fiu" else np.nan
+
+
+def _lone_pair(again):
+    """The estimate from one pair: 0; over n - 1 it is 0/0, which is NaN for NumPy and an error for Python."""
+    try:
+        return _single(again(n=1))
+    except NotImplementedError:
+        raise
+    except Exception:
+        return np.nan
 
 
 # The relative standard error of a sample standard deviation is sqrt((kurtosis - 1) / (4 n)), and the kurtosis of a dot
-# product of two standard normal vectors is 3 + 6/d. For d = 4 and n = 10_000 that is sqrt(3.5 / 40_000) = 0.94 %. Five
+# product of two standard normal vectors is 3 + 6/d. For d = 4 and n = 2000 that is sqrt(3.5 / 8_000) = 2.1 %. Five
 # of these keep an honest answer safe; seven also let two honest simulations agree with each other (7/√2 = 4.9), so that
 # a mistake made with other random numbers is still recognised. The nearest mistake is 20 % away.
-ESTIMATE = 7 * ((3 + 6 / 4 - 1) / (4 * 10_000)) ** 0.5
+PAIRS = 2_000  # so few that n · n products fit into memory, too
+ESTIMATE = 7 * ((3 + 6 / 4 - 1) / (4 * PAIRS)) ** 0.5
 
 
-@spread.criterion("without scaling, the spread is near √d", points=2, tolerance=ESTIMATE)
+def generator(rng):
+    return np.random.default_rng(rng.integers(2**32))
+
+
+@spread.criterion("without scaling, the spread is near √d, and measured", points=1, tolerance=ESTIMATE)
 def grows(rng):
-    yield dict(d=4, scaled=False, rng=np.random.default_rng(rng.integers(2**32)))
-    yield dict(d=49, scaled=False, rng=np.random.default_rng(rng.integers(2**32)))
+    yield dict(d=4, scaled=False, rng=generator(rng), n=PAIRS)
+    yield dict(d=49, scaled=False, rng=generator(rng), n=PAIRS)
 
 
 @spread.criterion("with scaling, it is near 1 whatever d is", points=1, tolerance=ESTIMATE)
 def stays(rng):
-    yield dict(d=4, scaled=True, rng=np.random.default_rng(rng.integers(2**32)))
-    yield dict(d=100, scaled=True, rng=np.random.default_rng(rng.integers(2**32)), n=9_000)
+    yield dict(d=5, scaled=True, rng=generator(rng), n=PAIRS)
+    yield dict(d=100, scaled=True, rng=generator(rng), n=PAIRS)
 
 
-@spread.criterion("every draw comes from the rng that is passed in", points=1, tolerance=ESTIMATE)
+@spread.criterion("every draw comes from the rng that is passed in", points=1)
 def from_rng(rng):
-    yield dict(d=6, scaled=False, rng=np.random.default_rng(rng.integers(2**32)), n=9_000, check_rng=True)
+    yield dict(d=6, scaled=False, rng=generator(rng), n=500, ask="rng")
+
+
+@spread.criterion("n pairs of vectors give n dot products, and few of them a rough estimate", points=1)
+def from_pairs(rng):
+    yield dict(d=3, scaled=False, rng=generator(rng), n=500, ask="pairs")
 
 
 @spread.mistake(
@@ -745,6 +1007,15 @@ def from_rng(rng):
 )
 def formula_in_place_of_a_measurement(d, scaled, rng, n=10_000):
     return 1.0 if scaled else d**0.5
+
+
+@spread.mistake(
+    "The value is near, but from equal generators the answers with and without scaling should differ by the factor √d and by nothing else. Is yours rounded, or is something added to d?"
+)
+def rounded(d, scaled, rng, n=10_000):
+    q, k = rng.normal(size=(2, n, d))
+    dots = (q * k).sum(axis=-1)
+    return round(float((dots / np.sqrt(d) if scaled else dots).std()), 2)
 
 
 @spread.mistake(
@@ -819,6 +1090,49 @@ def uniform_numbers(d, scaled, rng, n=10_000):
 
 
 @spread.mistake(
+    "Estimates from few pairs scatter less in your answer than dot products of standard normal vectors allow. Do you draw the n scores themselves, so that the theory goes in as an assumption and comes out as a result? Or are the entries of q and k not normal?"
+)
+def scores_drawn_directly(d, scaled, rng, n=10_000):
+    return rng.normal(0, 1 if scaled else np.sqrt(d), size=n).std()
+
+
+@spread.mistake(
+    "`n` changes nothing in your answer, however few pairs are asked for. How many rows should your arrays have?"
+)
+def n_ignored(d, scaled, rng, n=10_000):
+    q, k = rng.normal(size=(2, 1_000, d))
+    dots = (q * k).sum(axis=-1)
+    return (dots / np.sqrt(d) if scaled else dots).std()
+
+
+@spread.mistake(
+    "One query meets all n keys in your answer, so the spread is the length of that one query, and changes from call to call. How many vectors q do n pairs need?"
+)
+def one_query_for_all(d, scaled, rng, n=10_000):
+    q = rng.normal(size=d)
+    dots = rng.normal(size=(n, d)) @ q
+    return (dots / np.sqrt(d) if scaled else dots).std()
+
+
+@spread.mistake(
+    "Every q meets every k in your answer: n · n dot products, 800 MB for the default n, where n pairs were asked for. Row i of q should meet row i of k only; how is that said?"
+)
+def every_q_with_every_k(d, scaled, rng, n=10_000):
+    q, k = rng.normal(size=(n, d)), rng.normal(size=(n, d))
+    dots = q @ k.T
+    return (dots / np.sqrt(d) if scaled else dots).std()
+
+
+@spread.mistake(
+    "You take the root of the mean square without taking the mean away first. For 6 and -2 that gives 4.47 in place of 4, and for a single pair it is not 0. From what is a standard deviation measured?"
+)
+def mean_not_subtracted(d, scaled, rng, n=10_000):
+    q, k = rng.normal(size=(2, n, d))
+    dots = (q * k).sum(axis=-1)
+    return np.sqrt(np.mean((dots / np.sqrt(d) if scaled else dots) ** 2))
+
+
+@spread.mistake(
     "You took the mean size of a logit, |q·k|. Close, but a standard deviation squares before it averages and takes the root at the end."
 )
 def mean_size(d, scaled, rng, n=10_000):
@@ -836,6 +1150,13 @@ def pair_by_pair(d, scaled, rng, n=10_000):
 
 
 @spread.also_right
+def children_of_the_generator(d, scaled, rng, n=10_000):
+    for_q, for_k = rng.spawn(2)
+    dots = [q @ k for q, k in zip(for_q.normal(size=(n, d)), for_k.normal(size=(n, d)), strict=True)]
+    return np.std(dots, ddof=1) * (d**-0.5 if scaled else 1)
+
+
+@spread.also_right
 def one_vector_scaled_first(d, scaled, rng, n=10_000):
     q = rng.normal(0, d**-0.5 if scaled else 1, size=(n, d))
     return np.std(np.einsum("nd,nd->n", q, rng.normal(size=(n, d))))
@@ -843,7 +1164,7 @@ def one_vector_scaled_first(d, scaled, rng, n=10_000):
 
 spread.hints(
     "Begin with one pair of vectors from rng and their dot product. Then do it n times.",
-    "Two arrays of shape (n, d) hold all pairs. You need row i of one with row i of the other, n dot products and not n · n.",
+    "Two arrays of shape (n, d) hold all pairs. Row i of one meets row i of the other: n dot products and not n · n.",
     "Draw q and k. Multiply them entry by entry, sum over the last axis, divide by the root of d if scaled, and take the standard deviation.",
 )
 spread.errors(
@@ -855,30 +1176,35 @@ spread.errors(
 
 # --- 2.6 -------------------------------------------------------------------------------------------------------------
 
-# An epsilon of 1e-12 inside the logarithm is a common way past log(0) and harmless: it moves an entropy by about 1e-12
-# a key. One of 1e-3 moves it in the third digit. 1e-6 lies between, with room on both sides.
-ENTROPY = 1e-6
+# A millionth is allowed, so an epsilon of 1e-9 inside the logarithm, a common way past log(0), is right: it moves an
+# entropy by about 1e-9 a key. One of 1e-3 moves it in the third digit. The rows are even enough for entropies above ½,
+# so that 2e-6 of them is a millionth or more. For a certain row the comparison allows 0.001 times the tolerance.
+ENTROPY, ZERO = 2e-6, 1e-3
+EVEN = 4.0  # the Dirichlet parameter
 
-weights_entropy = Exercise("2.6", "How undecided is a row?", reference=attn_ref.weights_entropy, minutes=10)
+weights_entropy = Exercise("2.6", "How undecided is a row?", reference=attn_ref.weights_entropy, minutes=6)
 
 
 @weights_entropy.criterion("each row gives its entropy in nats", points=1, tolerance=ENTROPY)
 def entropies(rng):
     yield dict(weights=np.array([[0.5, 0.5], [0.25, 0.75]]))
-    yield dict(weights=rng.dirichlet(np.ones(3), size=5))
+    yield dict(weights=rng.dirichlet(np.full(3, EVEN), size=5))
 
 
 @weights_entropy.criterion("only the axis of the keys goes away", points=1, tolerance=ENTROPY)
 def leading_axes(rng):
-    yield dict(weights=rng.dirichlet(np.ones(7), size=(2, 3, 5)))
-    yield dict(weights=rng.dirichlet(np.ones(4)))
+    yield dict(weights=rng.dirichlet(np.full(7, EVEN), size=(2, 3, 5)))
+    yield dict(weights=rng.dirichlet(np.full(4, EVEN)))
+    yield dict(weights=rng.dirichlet(np.full(4, EVEN), size=4))
+    yield dict(weights=rng.dirichlet(np.full(3, EVEN), size=(1, 2, 1)))
 
 
 @weights_entropy.criterion(
-    "a weight of 0 adds 0, not NaN, and rows of whole numbers count too", points=1, tolerance=ENTROPY
+    "a weight of 0 adds 0, not NaN; nearly certain rows and whole numbers count too", points=1, tolerance=ZERO
 )
 def zero_weights(rng):
     yield dict(weights=np.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]))
+    yield dict(weights=np.array([[0.995, 0.005], [0.0001, 0.9999]]))
     yield dict(weights=np.eye(3, 4, dtype=int))
 
 
@@ -941,6 +1267,23 @@ def logs_without_weights(weights):
 
 
 @weights_entropy.mistake(
+    "Beside each w log w you add (1 - w) log(1 - w), as if every key were a question of its own with the answers yes and no. The keys share one budget; which of the two terms stays?"
+)
+def yes_and_no_for_each_key(weights):
+    weights = weights.astype(float)
+    logs = np.log(np.where(weights > 0, weights, 1))
+    others = np.log(np.where(weights < 1, 1 - weights, 1))
+    return -(weights * logs + (1 - weights) * others).sum(axis=-1)
+
+
+@weights_entropy.mistake(
+    "Where one weight is large you call the row certain and return 0. A weight of 0.995 leaves 0.03 nats; from which weight on is the entropy exactly 0?"
+)
+def nearly_certain_called_certain(weights):
+    return np.where(weights.max(axis=-1) > 0.99, 0.0, attn_ref.weights_entropy(weights))
+
+
+@weights_entropy.mistake(
     "You divide by log n_k, so that 1 is the largest value. That is a useful number, and not the entropy in nats that is asked for."
 )
 def relative_to_the_largest(weights):
@@ -983,6 +1326,22 @@ def key_by_key(weights):
 @weights_entropy.also_right
 def tiny_epsilon(weights):
     return -(weights * np.log(weights + 1e-12)).sum(axis=-1)
+
+
+@weights_entropy.also_right
+def small_epsilon(weights):
+    return -(weights * np.log(weights + 1e-8)).sum(axis=-1)
+
+
+@weights_entropy.also_right
+def kept_away_from_zero(weights):
+    weights = np.clip(weights, 1e-9, 1)
+    return -(weights * np.log(weights)).sum(axis=-1)
+
+
+@weights_entropy.also_right
+def six_digits(weights):
+    return np.round(attn_ref.weights_entropy(weights), 6)
 
 
 @weights_entropy.also_right

@@ -3,7 +3,7 @@
 #
 # You write the whole of softmax(q kᵀ / √d) v, line by line, and measure why the √d stands in it.
 #
-# 90 min · CPU · NumPy · needs 01
+# 80 min · CPU · NumPy · needs 01
 
 # %% [markdown]
 # When you have finished, you will be able to
@@ -115,15 +115,15 @@ plots.bars(three, sentence.TOKENS, title="Weights of “sat”", limit=1)
 
 # %% [markdown]
 # The first two bars of each token are equal but for rounding. The third is not: the factor 4 moved most of the budget
-# to “sat”. A shift is invisible to softmax; a factor decides how sharp it is. The next exercise needs the first fact,
-# √d the second.
+# to “sat”. A shift is invisible to softmax; a factor decides how sharp it is. √d is such a factor.
 
 # %% [markdown]
-# ### Exercise 2.1 · Scores become shares (6 points · 12 min · about 5 lines)
+# ### Exercise 2.1 · Scores become shares (6 points · 15 min · about 5 lines)
 #
-# Write `softmax(x, axis=-1)`. It takes an array of scores of any shape and returns shares of the same shape. Each slice
-# along `axis`, such as one row, sums to 1. Scores may be in the thousands, and the slices of one array may lie thousands
-# apart. -inf will come to mean “forbidden”: a slice of nothing but -inf gets shares of 0. `x` itself must stay as it was.
+# Write `softmax(x, axis=-1)`. It takes an array of scores, whole numbers or not, of any shape and returns shares of the
+# same shape. Each slice along `axis`, such as one row, sums to 1. Scores may be in the thousands, and may lie thousands
+# apart, within a slice and between slices. -inf will come to mean “forbidden”: a slice of nothing but -inf gets shares
+# of 0. `x` itself must stay as it was.
 #
 # By hand: `softmax([[0, log 3]])` is `[[0.25, 0.75]]`.
 
@@ -173,8 +173,8 @@ plots.lines(s, curves, "A row of two scores, 0 and s", "s", "value")
 # ### Exercise 2.2 · The logarithm of the total (5 points · 10 min · about 4 lines)
 #
 # Write `logsumexp(x, axis=-1)`: the logarithm of the sum of exp(x) along `axis`. That axis is gone from the result, so
-# (5, 3) becomes (5,). Scores may lie near ±1000. A slice of nothing but -inf gives -inf, the logarithm of 0. `x` itself
-# must stay as it was.
+# (5, 3) becomes (5,) and (1, 3) becomes (1,). The scores are as in 2.1.
+# A slice of nothing but -inf gives -inf, the logarithm of 0. `x` itself must stay as it was.
 #
 # By hand: the row (0, 0) gives log 2 ≈ 0.6931, and the row (0, log 3) gives log 4 ≈ 1.3863.
 
@@ -205,7 +205,7 @@ check("2.2", logsumexp)
 
 # %% [markdown]
 # A weight can be had back from its score and this one number, because exp(s) / total is exp(s - log total). Chapter 10
-# builds on that, so that no row of weights need be stored.
+# stores only this number for each row.
 
 # %%
 rebuilt = np.exp(sat_scores - attn_ref.logsumexp(sat_scores))
@@ -215,7 +215,7 @@ print("largest difference from softmax:", np.abs(rebuilt - sat_weights).max())
 # ## All queries at once
 #
 # “sat” asked alone. The scores of all queries are one matrix product, q kᵀ, where kᵀ is k with its two axes exchanged.
-# Each score is then divided by √d, here √4 = 2. Take the division on trust for now; you will measure its reason below.
+# Each score is then divided by √d, here √4 = 2. You will measure the reason below.
 
 # %%
 scores = attn_ref.attention_scores(x, x)
@@ -241,11 +241,12 @@ print("k.T:", k_batch.T.shape)
 # `.T` has reversed all four axes, sentences and features included. The product needs (2, 3, 7, 4).
 
 # %% [markdown]
-# ### Exercise 2.3 · Every query meets every key (6 points · 10 min · about 3 lines)
+# ### Exercise 2.3 · Every query meets every key (6 points · 8 min · about 3 lines)
 #
 # Write `attention_scores(q, k, scale=None)`. q is (..., n_q, d) and k is (..., n_k, d) with the same leading axes, of
 # which there may be none. The result is (..., n_q, n_k): each dot product times `scale`. `scale=None` stands for 1/√d.
-# Any number that is given takes its place, 0 and negative numbers too. q and k must stay as they were.
+# Any number that is given takes its place, 0 and negative numbers too. q and k may hold whole numbers, and must stay as
+# they were.
 #
 # By hand: q = (2, 0, 0, 0) and k = (3, 0, 0, 0) have the dot product 6 and d = 4, so the score is 3. With `scale=-1` it
 # is -6.
@@ -287,22 +288,23 @@ plots.weights(weights, sentence.TOKENS, sentence.TOKENS, title="softmax(q kᵀ /
 
 # %% [markdown]
 # Every row sums to 1. The columns do not, and the symmetry is gone, because each row was divided by a total of its own.
-# The two rows of “the” are equal: equal queries ask the same question. All weights lie near 1/6 ≈ 0.17, since these
-# scores differ by less than 1.
+# The two rows of “the” are equal: equal queries ask the same question. All weights lie between 0.12 and 0.25, since
+# these scores differ by less than 1.
 
 # %%
 plots.matrix(out, rows=sentence.TOKENS, columns=sentence.FEATURES, title="softmax(q kᵀ / √d) v")
 
 # %% [markdown]
 # Each row is a token after reading the others. “sat” had no “function” in it and now carries 0.36, collected from “the”
-# and “on”. In shapes: weights (6, 6) times values (6, 4) give an output of (6, 4), one row for each query.
+# and “on”.
 
 # %% [markdown]
-# ### Exercise 2.4 · The whole formula (6 points · 12 min · about 3 lines)
+# ### Exercise 2.4 · The whole formula (6 points · 6 min · about 3 lines)
 #
 # Write `attention(q, k, v)`, which returns the pair `(output, weights)`. q is (..., n_q, d), k is (..., n_k, d), v is
 # (..., n_k, d_v), with the same leading axes or none, and d_v may differ from d. The output is (..., n_q, d_v), the
-# weights are (..., n_q, n_k). The scale is 1/√d. Scores may be in the thousands. No input may be written to.
+# weights are (..., n_q, n_k). The scale is 1/√d. Scores may be in the thousands, inputs may be whole numbers. No input
+# may be written to.
 #
 # Build on your `softmax` and `attention_scores`, or on those of `attn_ref`. By hand: q = (2, 0, 0, 0), keys
 # (0, 0, 0, 0) and (log 3, 0, 0, 0), values (4, 0, 0, 0) and (8, 0, 0, 4). The scores are 0 and log 3, the weights 0.25
@@ -334,7 +336,7 @@ check("2.4", attention)
 # %% [markdown]
 # ### Agree: loops say the same
 #
-# Three plain loops are slow and hard to get wrong, so they make a good witness. They run in float64, on the sentence alone.
+# Three plain loops are slow and hard to get wrong, so they make a good witness.
 
 # %%
 looped = np.zeros((6, 4))
@@ -348,7 +350,7 @@ print("same:", np.allclose(looped, out))
 # %% [markdown]
 # ### Break it: a bug that this sentence cannot show
 #
-# The function below takes the root of the wrong length, that of the *values*. It serves as a planted bug.
+# The function below takes the root of the wrong length, that of the *values*.
 
 
 # %%
@@ -377,7 +379,7 @@ for n, d in ((6, 4), (4096, 64)):
 print("4096 · 4096 weights in float32:", 4096 * 4096 * 4 / 2**20, "MiB")
 
 # %% [markdown]
-# Twice the tokens make four times the weights, whatever d is. Chapter 08 counts a whole model.
+# Twice the tokens make four times the weights, whatever d is.
 
 # %% [markdown]
 # ## Why √d: scores of long vectors spread
@@ -390,12 +392,14 @@ print("4096 · 4096 weights in float32:", 4096 * 4096 * 4 / 2**20, "MiB")
 my_guess = None  # your guess: the standard deviation of q·k for d = 64; it is measured after 2.5
 
 # %% [markdown]
-# ### Exercise 2.5 · How far the scores spread (4 points · 12 min · about 4 lines)
+# ### Exercise 2.5 · How far the scores spread (4 points · 8 min · about 4 lines)
 #
 # Write `logit_std(d, scaled, rng, n=10_000)`. (A **logit** is a score on its way into softmax.) Draw n pairs (q, k) of
 # vectors with d standard normal numbers, all from `rng`, a NumPy `Generator`. Return the standard deviation of the n dot
-# products, each divided by √d if `scaled` is true, as a float. It is a measurement: equal generators give equal answers,
-# and a second call with the same `rng` or with another n gives a slightly different one.
+# products, each divided by √d if `scaled` is true, as a float, without rounding.
+#
+# It is a measurement: equal generators give equal answers; a second call, or one pair more, gives a slightly different
+# one. Estimates from few pairs scatter, and a single pair has no spread (0, or NaN).
 #
 # By hand, for two dot products, 6 and -2: their mean is 2, both lie 4 away, so the standard deviation is 4. (Dividing by
 # n - 1 in place of n is accepted.)
@@ -420,8 +424,9 @@ check("2.5", logit_std)
 
 # %% [markdown] teacher="2.5"
 # **Why this works.** Each product q_i k_i has mean 0 and variance 1; d independent ones sum to variance d. The check's
-# tolerance follows from the standard error of a sample standard deviation (see the definition). **Common wrong turns.**
-# `q @ k.T` makes n² dot products, 800 MB for the default n. `np.random.normal` ignores the generator that was passed.
+# tolerance follows from the standard error of a sample standard deviation (see the definition). How much 300 estimates
+# from 50 pairs scatter tells dot products from numbers drawn with the right spread. **Common wrong turns.** `q @ k.T`
+# makes n² dot products, 800 MB for the default n. `np.random.normal` ignores the generator that was passed.
 # **Another way.** One pair at a time in a loop, or scale q before the product.
 
 # %%
@@ -471,9 +476,10 @@ title = "How weights (rows) follow scores (columns)"
 plots.matrix(jacobian, sentence.TOKENS, sentence.TOKENS, title, unit="slope")
 
 # %% [markdown]
-# The diagonal is positive: a higher score earns a larger weight. The rest is negative, since others must pay for it. The
-# **gradient** of a score says how much the loss changes when the score is nudged, and training moves the score in
-# proportion. On its way from the weights to the scores it is multiplied by this table: small entries, small gradient.
+# The diagonal is positive: a higher score earns a larger weight. The rest is negative, since others must pay for it.
+# The **loss** is the number that training makes small; the **gradient** of a score says how much the loss changes when
+# the score is nudged. On its way from the weights to the scores it is multiplied by this table: small entries, small
+# gradient.
 #
 # Suppose a row is nearly certain, and one weight is 0.999. What is the slope p (1 - p) of that weight?
 
@@ -487,7 +493,7 @@ guess(my_guess, measured=(np.diag(p) - np.outer(p, p)).max())
 # %% [markdown]
 # About a thousandth, 250 times less than at ½. This is **saturation**: the more certain a row is, the less of an error
 # reaches its scores, even if it is certain of the wrong key. The picture takes 500 random rows of 16 scores and lets
-# their spread grow.
+# their spread grow. It shows the **median**: half of the rows have a smaller slope.
 
 # %%
 spreads = 2.0 ** np.arange(-3, 7)
@@ -495,16 +501,17 @@ rows = np.random.default_rng(16).normal(size=(500, 16))
 p = attn_ref.softmax(spreads[:, None, None] * rows)  # (10 spreads, 500 rows, 16 keys)
 slope = np.median((p * (1 - p)).max(axis=-1), axis=-1)  # the largest entry is on the diagonal
 title = "Largest entry of softmax's Jacobian"
-plots.lines(spreads, {"slope": slope}, title, "spread of the scores", "median", logx=True, logy=True)
+plots.lines(spreads, {"slope": slope}, title, "spread of the scores", "median of 500 rows", logx=True, logy=True)
 
 # %%
-for i in (3, 6, 8):
-    print(f"spread {spreads[i]:2.0f}: slope {slope[i]:.6f}")
+for d in (1, 16, 64, 128, 1024):
+    p = attn_ref.softmax(np.sqrt(d) * rows)
+    print(f"d = {d:4}, unscaled: spread {np.sqrt(d):4.1f}, slope {np.median((p * (1 - p)).max(axis=-1)):.6f}")
 
 # %% [markdown]
-# The slope rises while the row begins to prefer a key, and then falls off a cliff. A spread of 1 is where √d puts it; 8 is
-# d = 64 unscaled, 32 is d = 1024 unscaled, with 13,000 times less slope than at 1. Those rows prefer a key by accident,
-# and training can hardly change their mind.
+# The slope rises while the rows begin to prefer a key, and then falls off a cliff. A spread of 1 is where √d puts it.
+# Up to 4 (d = 16 unscaled) nothing is lost. 8 (d = 64) costs a factor of 2.6, 11.3 (d = 128) one of 8, and 32
+# (d = 1024) one of over 13,000. There the rows prefer a key by accident, and training can hardly change their mind.
 
 # %% [markdown]
 # ## How undecided is a row?
@@ -514,13 +521,14 @@ for i in (3, 6, 8):
 # read as the number of keys that share.
 
 # %% [markdown]
-# ### Exercise 2.6 · How undecided is a row? (4 points · 10 min · about 2 lines)
+# ### Exercise 2.6 · How undecided is a row? (4 points · 6 min · about 2 lines)
 #
 # Write `weights_entropy(weights)`. It takes weights (..., n_k) and returns the entropy of each row in nats, shape (...).
 # A weight of 0 adds 0, which is the limit of w log w. Rows may hold whole numbers, as a hard lookup's (0, 1, 0) does.
-# Six correct digits are enough. `weights` must stay as it was.
+# An error of a millionth does no harm. `weights` must stay as it was.
 #
-# By hand: (½, ½) gives log 2 ≈ 0.6931; (¼, ¾) gives ¼ log 4 + ¾ log (4/3) ≈ 0.5623; (1, 0) gives 0.
+# By hand: (½, ½) gives log 2 ≈ 0.6931; (¼, ¾) gives ¼ log 4 + ¾ log (4/3) ≈ 0.5623; (1, 0) gives 0. A printed -0. is
+# 0 too and costs nothing.
 
 
 # %% exercise="2.6"
@@ -587,9 +595,10 @@ print("at d = 1024:", {name: round(float(values[-1]), 2) for name, values in noi
 # **4 points.** The ranking stays, that is true: a positive factor keeps the order. What changes is the distance. If the
 # entries of q and k are independent with variance 1, q·k is a sum of 128 products of variance 1, so its spread is
 # √128 ≈ 11 instead of 1. Softmax sees differences, and a lead of 11 is a factor of e¹¹ ≈ 60,000, so most rows give
-# nearly everything to one key before anything has been learned. The slope of softmax is p(1 - p), about 0.001 at
-# p = 0.999, so almost no gradient reaches the scores and the random choice is hard to unlearn. Divided by √128 the
-# spread is 1 and the slope stays near its useful range. The argument holds at initialisation; later q and k may be
+# nearly everything to one key before anything has been learned. The slope of softmax is p(1 - p), 0.25 at most and near
+# 0 for a certain row; in the chapter's random rows it is 0.02 at a spread of 11 and 0.17 at 1. So an eighth of the
+# gradient reaches the scores, and the random choice is harder to unlearn. Divided by √128 the spread is 1 and the slope
+# stays near its useful range. The argument holds at initialisation; later q and k may be
 # correlated or longer, and then the division is not enough.
 #
 # **3 points.** The order of the keys stays the same, but the scores get larger with d, like √d. Then softmax saturates:
@@ -605,14 +614,14 @@ print("at d = 1024:", {name: round(float(values[-1]), 2) for name, values in noi
 # %% [markdown]
 # ## In real systems
 #
-# PyTorch's `scaled_dot_product_attention` (version 2.0, 2023) is your `attention` with masks and dropout; it returns the
-# output alone. One kernel behind it is FlashAttention (2022), which never stores the full table of weights; its second
-# version (2023) keeps one log-sum-exp for each row instead.
+# PyTorch's `scaled_dot_product_attention` (version 2.0, 2023) is your `attention` with masks; it returns the output
+# alone. One of the programs behind it is FlashAttention (2022), which never stores the full table of weights; its
+# second version (2023) keeps one log-sum-exp for each row instead.
 #
 # Keeping scores in range did not end with √d. Gemma 2 (2024) passes its attention logits through 50 · tanh(logit / 50),
 # so that none leaves ±50; this is **soft-capping**. **QK-norm** (2020) normalises each query and key before the dot
-# product. ViT-22B (2023) needed it because large logits made weights nearly one-hot and training diverge; Gemma 3 (2025)
-# uses it in place of soft-capping.
+# product. ViT-22B (2023) needed it because large logits gave nearly all weight to one key and made training diverge;
+# Gemma 3 (2025) uses it in place of soft-capping.
 
 # %% [markdown]
 # ## Takeaways
