@@ -148,6 +148,8 @@ def _of_arrays(expected, got, tolerance, same_dtype, where):
         text = f"{_of(where)}{entry}should be {should}, yours is {yours}"
         if _only_precision(expected, got, bad):
             text += f" (right to the precision of {got.dtype}; the inputs are {expected.dtype})"
+        elif (digits := _right_digits(expected, got)) >= 4:
+            text += f" (right to about {digits} digits: was something rounded, or a small number added?)"
         return Difference(text, expected, got)
     if same_dtype and expected.dtype != got.dtype:
         return Difference(f"{_of(where)}the values are right, in {got.dtype} where the inputs are {expected.dtype}")
@@ -174,6 +176,14 @@ def _only_precision(expected, got, bad):
     if got.dtype.kind != "f" or expected.dtype.kind != "f" or got.dtype.itemsize >= expected.dtype.itemsize:
         return False
     return bool(_close(expected, got, RELATIVE[got.dtype.itemsize]).all())
+
+
+def _right_digits(expected, got):
+    """To how many digits every entry is right, measured by the largest entry; 0 where that says nothing."""
+    if expected.dtype.kind != "f" or got.dtype.kind != "f" or not (np.isfinite(expected) & np.isfinite(got)).all():
+        return 0
+    off, largest = np.abs(expected - got).max(), np.abs(expected).max()
+    return int(-np.log10(off / largest)) if largest and 0 < off < largest else 0
 
 
 def _kind(array):

@@ -205,7 +205,13 @@ def calling(exercise, arguments):
 
 
 def _entries(value):
-    return f"[{', '.join(map(_entries if value.ndim > 1 else number, value))}]"
+    """A small array in full, with as many digits as it takes to tell its entries apart."""
+    for digits in (4, 6, 9, 12, 17):
+        if len({number(one, digits) for one in value.flat}) == len(set(value.flat)):
+            break
+    rows = [[number(one, digits) for one in row] for row in np.atleast_2d(value)]
+    texts = [f"[{', '.join(row)}]" for row in rows]
+    return texts[0] if value.ndim == 1 else f"[{', '.join(texts)}]"
 
 
 def _input(name, value):

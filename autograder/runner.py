@@ -189,7 +189,8 @@ def _describe(error):
     """The error's type and message, and the last line of the learner's own code that it passed through."""
     here = os.path.dirname(__file__)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if os.path.dirname(frame.filename) != here]
-    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    library = ("site-packages", os.path.join(os.path.dirname(here), "attn_ref"))
+    own = [frame for frame in frames if not any(place in frame.filename for place in library)] or frames
     try:
         message = str(error)[:500]
     except Exception:

@@ -290,6 +290,28 @@ def test_numbers_that_look_alike_are_told_apart():
     assert "should be 2, yours is 2.0000001" in said
 
 
+def test_rounding_is_named_as_such():
+    assert "right to about 5 digits" in verdict_on(lambda x: np.round(2 * x / 3, 5) * 3).verdicts[0].because
+
+
+def test_a_line_of_the_reference_package_is_not_blamed():
+    def answer(x):
+        return attn_ref.softmax(x, axis=5)
+
+    assert "return attn_ref.softmax(x, axis=5)" in verdict_on(answer).verdicts[0].because
+
+
+def test_inputs_that_differ_late_are_shown_with_all_their_digits():
+    exercise = an_exercise()
+
+    @exercise.criterion("close inputs", points=1)
+    def close(rng):
+        yield dict(x=np.array([[0.125, 0.125 + 1e-7]]))
+
+    report = judge(exercise, 3, runner.collect(exercise, lambda x: 0 * x, 3))
+    assert "x=[[0.125, 0.1250001]]" in report.verdicts[2].where
+
+
 def test_cases_share_no_memory():
     exercise = an_exercise()
     shared = np.ones((2, 2))

@@ -126,7 +126,7 @@ check("0.1", row_with_its_twin)
 # it, then four numbers in place of a `(4, 4)` table, then three in place of `(1, 3)`.
 #
 # The last criterion appears in most exercises: an answer may not write into its inputs. It counts only when every case
-# gives an answer. At the end, where the mistake is a known one, a tutor's question points at it.
+# gives an answer and another criterion is met. At the end, where the mistake is a known one, a tutor's question points at it.
 #
 # A check under a name other than the exercise's is not recorded, so this one cost you nothing. Your own checks are: the
 # record keeps the best score of each exercise, in a file on your machine, and is sent nowhere.
@@ -368,7 +368,8 @@ plots.bars(read, sentence.FEATURES, ylabel="value")
 # The *thing* bar rose from 0.00 to 0.56: the vector of *on* now carries what stands at the end of the sentence.
 #
 # But your weights belong to places. In the second word order, *sat* stands at the end. So let the content choose: take
-# the dot products of *on* with each token and turn them into shares. `attn_ref.attention` does both; chapter 02
+# the dot products of *on* with each token and turn them into shares. `attn_ref.attention` does both. It is
+# given the sentences three times, to ask with, to be found by and to be read, which chapter 01 takes apart; chapter 02
 # explains its `scale`.
 
 # %%

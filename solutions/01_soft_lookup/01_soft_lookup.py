@@ -32,8 +32,6 @@ words = sentence.EMBEDDINGS
 plots.matrix(words, sentence.TOKENS, sentence.FEATURES, title="the cat sat on the mat")
 
 # %% [markdown]
-# A *mat* is a thing (0.90) that speaks of a place (0.80). Both rows of *the* are equal.
-#
 # The smallest encoder adds the rows up. Let it read a second sentence too, in which cat and mat trade places.
 
 # %%
@@ -243,7 +241,7 @@ check("1.3", soft_lookup)
 
 # %% [markdown]
 # A soft lookup with dot products *is* attention: the reference does the same under another name, with
-# `scale=1/temperature`. Does it agree with the number worked by hand, and does one query at a time agree with all at once?
+# `scale=1/temperature`. Here it is beside the number worked by hand, one query at a time and all at once.
 
 # %%
 by_hand = attn_ref.attention([[np.log(3.0)]], [[1.0], [0.0]], [[4.0], [0.0]], scale=1 / 0.5)
@@ -283,7 +281,7 @@ plots.bars(shares, sentence.TOKENS, title="one query, three temperatures", limit
 # ### Break it: a temperature the wrong way round
 #
 # The planted bug below hands the temperature on as the scale, so it multiplies. At temperature 1 nobody would notice.
-# Which criterion does? (It bears another name than your answer, so it does not count as yours.)
+# Which criteria do? (It bears another name than your answer, so it does not count as yours.)
 
 
 # %%
@@ -315,7 +313,8 @@ def answer(second, temperature):
     return attn_ref.attention([[1.0]], labels, alive, scale=1 / temperature).item()
 
 
-guess(my_guess, measured=round(answer(0.99, 1.0) - answer(1.01, 1.0), 4))
+moved = answer(0.99, 1.0) - answer(1.01, 1.0)
+guess(my_guess, measured=round(moved, 4))
 
 # %% [markdown]
 # Two hundred times less than the jump. Here is the whole way, with a temperature of 0.000001 as the hard lookup.
@@ -324,6 +323,7 @@ guess(my_guess, measured=round(answer(0.99, 1.0) - answer(1.01, 1.0), 4))
 second = np.linspace(0.5, 1.5, 40)
 kinds = {"hard": 1e-6, "soft, T = 0.1": 0.1, "soft, T = 1": 1.0}
 curves = {name: np.array([answer(s, t) for s in second]) for name, t in kinds.items()}
+print(f"the soft answer moves from {answer(0.99, 1.0):.4f} to {answer(1.01, 1.0):.4f}, by {moved:.3f}")
 plots.lines(second, curves, xlabel="second label's score; the first scores 1", ylabel="alive")
 
 # %% [markdown]
@@ -348,9 +348,8 @@ unit = np.tanh(np.add.outer([0.0, -4.0], words[:, 0]))  # (2 queries, 6 keys)
 plots.scores(unit, ["who", "where"], sentence.TOKENS, title="one hidden unit")
 
 # %% [markdown]
-# For "who" the unit stands at 0, where tanh is steep: it tells cat (0.76) from on (0). For "where" it is pushed to the
-# flat end and says about −1 to every word. So the query decides which units can still tell
-# one key from another.
+# "Who" adds 0, so the unit works where tanh is steep: it tells cat (0.76) from on (0). "Where" pushes it to the flat
+# end, and it says about −1 to every word. So the query decides which units can still tell one key from another.
 #
 # A score is then a weighted sum of all the hidden units. Because each side has a matrix of its own, a query and a key may
 # have different widths, which a dot product cannot allow.
@@ -408,7 +407,7 @@ with_tanh = attn_ref.softmax(3 * np.tanh(thing_side) + 3 * np.tanh(place_side))
 plots.weights(with_tanh, ["who", "where"], sentence.TOKENS, title="with tanh")
 
 # %% [markdown]
-# "Who" reads cat and mat, "where" reads on and mat. Now the same without tanh. Which row will change?
+# "Who" reads cat and mat, "where" reads on and mat. Now the same without tanh. What will the two rows look like?
 
 # %%
 without_tanh = attn_ref.softmax(3 * thing_side + 3 * place_side)
@@ -547,9 +546,6 @@ plots.lines(n_words, curves, xlabel="words", ylabel="signal of the first word", 
 # At 90 % the line falls, at 105 % it grows without end. A label that leads all others by 5 keeps
 # a share of 0.6 among 100 words. With no lead, attention has only 1/n. So a path of one step is no promise: a word
 # is heard only as far as its label earns it a share.
-#
-# An RNN that keeps exactly 100 % loses nothing on the way. *Gates*, learned factors that decide how much of the state
-# stays, bring networks near that; the LSTM of 1997 has them. But then every word stays in the same few numbers: the bottleneck remains.
 
 # %% [markdown]
 # ### Faster, on a machine that can do many things at once
@@ -566,8 +562,7 @@ for n in (6, 60, 600, 6000):
     print(f"{n:4d} words: waits {n:4d} to 1, multiplications 1 to {attention / rnn:.2f}")
 
 # %% [markdown]
-# At 600 words attention does 2.67 times the multiplications of the RNN, and at 6 words still 1.51 times. (Many papers leave
-# out the products that read the words, `x @ w`, on both sides. Then attention looks cheaper while the sentence is short.)
+# At 600 words attention does 2.67 times the multiplications of the RNN, and at 6 words still 1.51 times.
 #
 # Its gain is that in training, where all words are known, they may run side by side. A GPU with thousands of units turns
 # that into speed; one slow core does not. Chapter 08 measures.
@@ -625,8 +620,6 @@ for n in (6, 60, 600, 6000):
 # - PyTorch's `nn.MultiheadAttention` stores $W_q$, $W_k$ and $W_v$ as one matrix, `in_proj_weight`: one product for three.
 # - A server keeps the keys and values of past words, and no queries, for nobody asks with an old card again: the *KV
 #   cache* of chapter 09.
-# - A document search gives each text a vector, its *embedding*, and returns the text whose vector matches best. That is a
-#   hard lookup: the embeddings are the keys, the texts the values.
 
 # %% [markdown]
 # ## Takeaways
