@@ -140,6 +140,36 @@ def transposed_state(x, w_h, w_x):
     return state
 
 
+@recurrence.mistake(
+    "The first word of the sentence leaves no trace in your answer. At which index does your loop begin?"
+)
+def skips_the_first_word(x, w_h, w_x):
+    state = np.zeros(len(w_h))
+    for t in range(1, len(x)):
+        state = np.tanh(state @ w_h + x[t] @ w_x)
+    return state
+
+
+@recurrence.mistake(
+    "You add each new state to the old one. In the equation the new state takes the old one's place; where does the old one enter it?"
+)
+def adds_to_the_state(x, w_h, w_x):
+    state = np.zeros(len(w_h))
+    for word in x:
+        state = state + np.tanh(state @ w_h + word @ w_x)
+    return state
+
+
+@recurrence.mistake(
+    "You cut the state off at −1 and 1, which leaves everything between as it is. tanh bends: what is tanh(0.5)?"
+)
+def clips_instead(x, w_h, w_x):
+    state = np.zeros(len(w_h))
+    for word in x:
+        state = np.clip(state @ w_h + word @ w_x, -1, 1)
+    return state
+
+
 @recurrence.mistake("Your state starts at ones. Before the first word nothing has been read: what should it hold?")
 def starts_at_ones(x, w_h, w_x):
     state = np.ones(len(w_h))
@@ -178,9 +208,7 @@ def begins_with_the_first_word(x, w_h, w_x):
     return state
 
 
-@recurrence.mistake(
-    "Your answer has seen the first word only, and without words it is None. Does your return stand inside the loop?"
-)
+@recurrence.mistake("Your answer has seen the first word only. Does a return stand inside your loop?")
 def returns_inside_the_loop(x, w_h, w_x):
     state = np.zeros(len(w_h))
     for word in x:
@@ -504,6 +532,13 @@ def extreme_scores(rng):
 
 
 blend.leaves_inputs_alone(points=1)
+
+
+@blend.mistake(
+    "Your shares went through softmax twice, and the second one flattens them: shares lie between 0 and 1, so none can lead by more than 1."
+)
+def softmax_twice(query, keys, values, temperature):
+    return attn_ref.softmax(attn_ref.softmax(query @ keys.T / temperature)) @ values
 
 
 @blend.mistake(
@@ -912,6 +947,13 @@ def labels_for_books(x, w_q, w_k, w_v):
 @three_roles.mistake("Card and label have changed places: your first result comes from w_k and your second from w_q.")
 def labels_for_cards(x, w_q, w_k, w_v):
     return x @ w_k, x @ w_q, x @ w_v
+
+
+@three_roles.mistake(
+    "Book and card have changed places: the three are there in the order v, k, q. Which order is asked for?"
+)
+def begins_with_the_books(x, w_q, w_k, w_v):
+    return x @ w_v, x @ w_k, x @ w_q
 
 
 @three_roles.mistake("Card, label and book are all there, in the order k, v, q. Which order does the caller unpack?")

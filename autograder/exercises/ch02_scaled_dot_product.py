@@ -25,6 +25,7 @@ def any_axis(rng):
     yield dict(x=rng.normal(size=(2, 5, 3)), axis=-1)
     yield dict(x=rng.normal(size=4))
     yield dict(x=rng.normal(size=(4, 2, 3)))
+    yield dict(x=rng.normal(size=(5, 1)))
     yield dict(x=rng.normal(size=(2, 3, 5, 4)), axis=-2)
     yield dict(x=rng.normal(size=(2, 3, 5, 4)), axis=3)
     yield dict(x=np.array([[1, 2, 4], [0, -3, 2]]))
@@ -290,6 +291,9 @@ def totals_along_any_axis(rng):
     yield dict(x=rng.normal(size=(4, 2, 3)))
     yield dict(x=rng.normal(size=(2, 3, 5, 4)), axis=-2)
     yield dict(x=rng.normal(size=(2, 1, 5, 4)), axis=3)
+    yield dict(x=rng.normal(size=(3, 3, 2)))
+    yield dict(x=rng.normal(size=(1, 4, 2)))
+    yield dict(x=rng.normal(size=(4, 1, 2)))
     yield dict(x=np.array([[1, 2, 4], [0, -3, 2]]))
 
 
@@ -676,7 +680,7 @@ def one_lookup(rng):
 @whole_formula.criterion("values may be longer or shorter than keys", points=1)
 def other_value_size(rng):
     yield dict(q=rng.normal(size=(5, 7)), k=rng.normal(size=(3, 7)), v=rng.normal(size=(3, 4)))
-    yield dict(q=rng.normal(size=(2, 3)), k=rng.normal(size=(6, 3)), v=rng.normal(size=(6, 5)))
+    yield dict(q=rng.normal(size=(2, 3)), k=rng.normal(size=(6, 3)), v=40 * rng.normal(size=(6, 5)))
     yield dict(q=rng.normal(size=(4, 6)), k=rng.normal(size=(4, 6)), v=rng.normal(size=(4, 2)))
     yield dict(q=rng.normal(size=(2, 3, 5, 7)), k=rng.normal(size=(2, 3, 4, 7)), v=rng.normal(size=(2, 3, 4, 1)))
 
@@ -1197,6 +1201,7 @@ def leading_axes(rng):
     yield dict(weights=rng.dirichlet(np.full(4, EVEN)))
     yield dict(weights=rng.dirichlet(np.full(4, EVEN), size=4))
     yield dict(weights=rng.dirichlet(np.full(3, EVEN), size=(1, 2, 1)))
+    yield dict(weights=rng.dirichlet(np.full(5, EVEN), size=(3, 3)))
 
 
 @weights_entropy.criterion(

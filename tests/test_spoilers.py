@@ -1,0 +1,69 @@
+"""The right answer, spoilt after the fact: each spoiler must cost marks wherever it can change a right result.
+
+A spoiler that leaves every right result of an exercise as it is (the absolute value of a softmax) is listed as
+harmless; the list is short, and each entry is a fact about the exercise, not about its cases.
+"""
+
+import numpy as np
+import pytest
+
+from autograder.judge import judge
+from autograder.notebook import SEED
+from autograder.runner import collect
+from tests.conftest import EXERCISES
+
+SPOILERS = {
+    "rounded to 3 decimals": lambda r: np.round(r, 3),
+    "rounded to 6 decimals": lambda r: np.round(r, 6),
+    "never negative": lambda r: np.maximum(r, 0),
+    "absolute": np.abs,
+    "cut off at ±10": lambda r: np.clip(r, -10, 10),
+    "squeezed": np.squeeze,
+    "sorted": lambda r: np.sort(r, axis=-1) if r.ndim else r,
+    "turned where square": lambda r: r.swapaxes(-1, -2) if r.ndim > 1 and r.shape[-1] == r.shape[-2] > 1 else r,
+    "turned where three axes": lambda r: r.swapaxes(0, 1) if r.ndim > 2 else r,
+    "without a leading axis of 1": lambda r: r[0] if r.ndim > 1 and len(r) == 1 else r,
+    "without a last axis of 1": lambda r: r[..., 0] if r.ndim > 1 and r.shape[-1] == 1 else r,
+    "a small number added": lambda r: r + 1e-7,
+    "whole numbers": lambda r: np.floor(np.nan_to_num(r)),
+    "backwards": lambda r: r[..., ::-1] if r.ndim else -r,
+    "first four rows": lambda r: r[:4],
+}
+
+NO_THIRD_AXIS = {"turned where three axes"}
+ONE_AXIS = {"turned where square", "without a last axis of 1", "without a leading axis of 1"} | NO_THIRD_AXIS
+NEVER_NEGATIVE = {"absolute", "never negative"}
+HARMLESS = {
+    "0.1": NO_THIRD_AXIS,
+    "0.2": NO_THIRD_AXIS,
+    "1.1": ONE_AXIS | {"cut off at ±10"},  # tanh stays within ±1
+    "1.2": NO_THIRD_AXIS,
+    "1.3": NO_THIRD_AXIS,
+    "1.4": NO_THIRD_AXIS,
+    "2.1": NEVER_NEGATIVE | {"cut off at ±10"},  # shares lie between 0 and 1
+    "2.5": ONE_AXIS | NEVER_NEGATIVE | {"squeezed", "sorted", "rounded to 6 decimals"},  # an estimate, one number
+    # An entropy of 10 takes 22,000 keys, and the text promises that six digits are enough.
+    "2.6": NEVER_NEGATIVE | {"cut off at ±10", "rounded to 6 decimals", "a small number added"},
+}
+
+
+def spoilt(reference, spoil):
+    def answer(*args, **kwargs):
+        result = reference(*args, **kwargs)
+        if isinstance(result, tuple):
+            return tuple(spoil(np.asarray(item)) for item in result)
+        return spoil(np.asarray(result))
+
+    return answer
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+def test_a_spoilt_right_answer_loses_marks(exercise):
+    if isinstance(exercise.reference, type):
+        pytest.skip("a class has no one result to spoil")
+    passed = set()
+    for name, spoil in SPOILERS.items():
+        answer = spoilt(exercise.reference, spoil)
+        if judge(exercise, SEED, collect(exercise, answer, SEED)).full:
+            passed.add(name)
+    assert passed == HARMLESS.get(exercise.id, set())
