@@ -50,6 +50,10 @@ def guess(guessed, measured, unit=""):
         line += (
             "\nspot on"
             if ratio < 1.05
-            else f"\nyour guess is {ratio:.2g} times too {'high' if abs(mine) > abs(real) else 'low'}"
+            else f"\nyour guess is {_times(ratio)} times too {'high' if abs(mine) > abs(real) else 'low'}"
         )
     return Message("Your guess and the measurement", line)
+
+
+def _times(ratio):
+    return f"{ratio:.2g}" if ratio < 100 else f"{ratio:,.0f}"

@@ -253,10 +253,12 @@ def test_formgrader_and_the_assignment_list_find_the_course(browser, server):
     for step in ("generate_assignment", "release_assignment"):
         command = [sys.executable, "-m", "nbgrader", step, "00_start_here"]
         subprocess.run(command, cwd=server.root, env=server.env, check=True, capture_output=True)
-    page.goto(f"{server.address}/lab?token=learner")
+    page.goto(f"{server.address}/lab?reset&token=learner")
     page.wait_for_function("window.jupyterapp?.commands.hasCommand('nbgrader:open-assignment-list')", timeout=90_000)
     page.evaluate("window.jupyterapp.commands.execute('nbgrader:open-assignment-list')")
-    page.get_by_role("button", name="Fetch").wait_for(timeout=60_000)
+    try:
+        page.get_by_role("button", name="Fetch").wait_for(timeout=60_000)
+    finally:
+        picture_of(page, "8-assignment-list")
     assert page.locator("#released_assignments_list").get_by_text("00_start_here").count() == 1
-    picture_of(page, "8-assignment-list")
     page.close()

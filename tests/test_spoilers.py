@@ -42,8 +42,8 @@ HARMLESS = {
     "1.4": NO_THIRD_AXIS,
     "2.1": NEVER_NEGATIVE | {"cut off at ±10"},  # shares lie between 0 and 1
     "2.5": ONE_AXIS | NEVER_NEGATIVE | {"squeezed", "sorted", "rounded to 6 decimals"},  # an estimate, one number
-    # An entropy of 10 takes 22,000 keys, and the text promises that six digits are enough.
-    "2.6": NEVER_NEGATIVE | {"cut off at ±10", "rounded to 6 decimals", "a small number added"},
+    # The text promises that six digits are enough.
+    "2.6": NEVER_NEGATIVE | {"rounded to 6 decimals", "a small number added"},
 }
 
 

@@ -266,6 +266,11 @@ softmax.errors(
         "RuntimeWarning: overflow encountered in exp",
         "A float64 ends near 1.8e308, and exp(710) lies beyond. Shift the scores first.",
     ),
+    (
+        "RuntimeWarning: invalid value encountered in subtract",
+        "In a slice of nothing but -inf the maximum is -inf too, and -inf minus -inf has no value. What else could be "
+        "subtracted there?",
+    ),
 )
 
 # --- 2.2 -------------------------------------------------------------------------------------------------------------
@@ -579,7 +584,7 @@ def reshaped_for_transposed(q, k, scale=None):
 
 
 @attention_scores.mistake(
-    "With scale=0 you fell back to 1/√d: `scale or ...` takes 0 for missing, because 0 counts as false. How do you ask whether scale is None and nothing else?"
+    "With scale=0 you fell back to 1/√d: a test such as `if scale` or `scale or ...` takes 0 for missing, because 0 counts as false. How do you ask whether scale is None and nothing else?"
 )
 def zero_taken_for_missing(q, k, scale=None):
     return q @ np.swapaxes(k, -1, -2) * (scale or q.shape[-1] ** -0.5)
@@ -784,7 +789,7 @@ def weights_not_normalised(q, k, v):
 
 
 @whole_formula.mistake(
-    "The output is an average of the scores' own kind: softmax is missing. Which function stands between q kᵀ / √d and v?"
+    "Your weights are the scores themselves, which neither stay positive nor sum to 1: softmax is missing. Which function stands between q kᵀ / √d and v?"
 )
 def softmax_left_out(q, k, v):
     scores = attn_ref.attention_scores(q, k)
@@ -937,6 +942,10 @@ def drive_logit_std(answer, d, scaled, rng, n, ask="value"):
             "one pair alone has no spread": not _lone_pair(again) > 1e-9,
             "one pair more changes the estimate": not np.array_equal(again(), again(n + 1)),
         }
+        couples = np.array([_single(answer(1, False, rng, 2)) for _ in range(300)])
+        found["two pairs hold four numbers of their own"] = bool((couples > 1e-12).all())
+        # Their mean square is 1/2, over n - 1 it is 1; a q or k that never changes leaves its own square as a factor.
+        found["q and k both change from draw to draw"] = bool(0.2 < np.mean(couples**2) < 1.6)
         for size, usual in SCATTER.items():
             estimates = np.array([_single(answer(size, scaled, rng, FEW)) for _ in range(300)])
             scatter = np.std(estimates) / np.mean(estimates)
@@ -1137,6 +1146,25 @@ def mean_not_subtracted(d, scaled, rng, n=10_000):
 
 
 @spread.mistake(
+    "Your q comes from the rng that was passed in, your k from a generator with a seed of your own, so every call meets the same keys. Where should all draws come from?"
+)
+def keys_from_a_generator_of_its_own(d, scaled, rng, n=10_000):
+    q = rng.normal(size=(n, d))
+    k = np.random.default_rng(0).normal(size=(n, d))
+    dots = (q * k).sum(axis=-1)
+    return (dots / np.sqrt(d) if scaled else dots).std()
+
+
+@spread.mistake(
+    "Your keys are your queries in another order, so the two are not independent: with two pairs they repeat each other. How many numbers does a pair of vectors need?"
+)
+def keys_are_queries_moved_on(d, scaled, rng, n=10_000):
+    q = rng.normal(size=(n, d))
+    dots = (q * np.roll(q, 1, axis=0)).sum(axis=-1)
+    return (dots / np.sqrt(d) if scaled else dots).std()
+
+
+@spread.mistake(
     "You took the mean size of a logit, |q·k|. Close, but a standard deviation squares before it averages and takes the root at the end."
 )
 def mean_size(d, scaled, rng, n=10_000):
@@ -1210,6 +1238,7 @@ def leading_axes(rng):
 def zero_weights(rng):
     yield dict(weights=np.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]))
     yield dict(weights=np.array([[0.995, 0.005], [0.0001, 0.9999]]))
+    yield dict(weights=np.full(200_000, 1 / 200_000))  # small shares that add up
     yield dict(weights=np.eye(3, 4, dtype=int))
 
 
@@ -1309,6 +1338,13 @@ def zeros_overwritten(weights):
     zero = weights == 0
     weights[zero] = 1
     return -(weights * np.log(weights)).sum(axis=-1)
+
+
+@weights_entropy.mistake(
+    "You lift small shares to 0.0001 before the logarithm. Among many keys every share is smaller than that, and together they count. At which share alone does the logarithm need help?"
+)
+def small_shares_lifted(weights):
+    return -(weights * np.log(np.clip(weights, 1e-4, 1))).sum(axis=-1)
 
 
 @weights_entropy.mistake(

@@ -3,7 +3,7 @@
 #
 # You write the whole of softmax(q kᵀ / √d) v, line by line, and measure why the √d stands in it.
 #
-# 80 min · CPU · NumPy · needs 01
+# 90 min · CPU · NumPy · needs 01
 
 # %% [markdown]
 # When you have finished, you will be able to
@@ -94,7 +94,7 @@ plots.bars(both, sentence.TOKENS, "“sat” before and after softmax", "score o
 
 # %% [markdown]
 # The order is the same and the units are not. “the” has a score of 0.01 and still receives a weight of 0.11: a score
-# near zero means no preference, not a ban.
+# of zero is a score like any other, not a ban.
 #
 # Read a row of weights as a **budget**: each query has exactly 1 to spend, as a machine divides its processor time among
 # programs. The analogy breaks in two places. Reading a value does not use it up, so all queries may spend everything on
@@ -398,8 +398,8 @@ my_guess = None  # your guess: the standard deviation of q·k for d = 64; it is 
 # vectors with d standard normal numbers, all from `rng`, a NumPy `Generator`. Return the standard deviation of the n dot
 # products, each divided by √d if `scaled` is true, as a float, without rounding.
 #
-# It is a measurement: equal generators give equal answers; a second call, or one pair more, gives a slightly different
-# one. Estimates from few pairs scatter, and a single pair has no spread (0, or NaN).
+# It is a measurement: equal generators give equal answers; a second call on the same generator, or one pair more, gives a
+# slightly different one. Estimates from few pairs scatter, and a single pair has no spread (0, or NaN).
 #
 # By hand, for two dot products, 6 and -2: their mean is 2, both lie 4 away, so the standard deviation is 4. (Dividing by
 # n - 1 in place of n is accepted.)
@@ -460,7 +460,7 @@ plots.lines(sizes, both, "Spread of the scores", "d", "standard deviation", logx
 # Both axes are logarithmic, so √d is a straight line: each factor of 4 in d doubles the spread. The scaled line stays
 # flat, and division by d would send it down.
 #
-# The argument assumes independent entries of variance 1. At the start of training that holds roughly. Later nothing
+# The argument assumes independent entries of mean 0 and variance 1. At the start of training that holds roughly. Later nothing
 # enforces it: a model can grow its queries and keys, and some do.
 
 # %% [markdown]
@@ -478,8 +478,8 @@ plots.matrix(jacobian, sentence.TOKENS, sentence.TOKENS, title, unit="slope")
 # %% [markdown]
 # The diagonal is positive: a higher score earns a larger weight. The rest is negative, since others must pay for it.
 # The **loss** is the number that training makes small; the **gradient** of a score says how much the loss changes when
-# the score is nudged. On its way from the weights to the scores it is multiplied by this table: small entries, small
-# gradient.
+# the score is nudged. The gradient of the weights, multiplied by this table, is the gradient of the scores: small
+# entries, small gradient.
 #
 # Suppose a row is nearly certain, and one weight is 0.999. What is the slope p (1 - p) of that weight?
 
@@ -506,12 +506,16 @@ plots.lines(spreads, {"slope": slope}, title, "spread of the scores", "median of
 # %%
 for d in (1, 16, 64, 128, 1024):
     p = attn_ref.softmax(np.sqrt(d) * rows)
-    print(f"d = {d:4}, unscaled: spread {np.sqrt(d):4.1f}, slope {np.median((p * (1 - p)).max(axis=-1)):.6f}")
+    slope = np.median((p * (1 - p)).max(axis=-1))
+    at_one = slope if d == 1 else at_one
+    print(
+        f"d = {d:4}, unscaled: spread {np.sqrt(d):4.1f}, slope {slope:.6f}, {at_one / slope:8,.1f} times less than at 1"
+    )
 
 # %% [markdown]
-# The slope rises while the rows begin to prefer a key, and then falls off a cliff. A spread of 1 is where √d puts it.
-# Up to 4 (d = 16 unscaled) nothing is lost. 8 (d = 64) costs a factor of 2.6, 11.3 (d = 128) one of 8, and 32
-# (d = 1024) one of over 13,000. There the rows prefer a key by accident, and training can hardly change their mind.
+# The slope rises while the rows begin to prefer a key, and then falls off a cliff. Division by √d keeps the spread at
+# 1. Up to 4 (d = 16 unscaled) nothing is lost. Against a spread of 1, a spread of 8 (d = 64) costs a factor of 2.6, one
+# of 11.3 (d = 128) a factor of 8, and one of 32 (d = 1024) a factor of over 13,000. There the rows prefer a key by accident, and training can hardly change their mind.
 
 # %% [markdown]
 # ## How undecided is a row?
