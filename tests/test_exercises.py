@@ -54,6 +54,15 @@ def test_every_criterion_catches_a_named_mistake(exercise):
     assert caught == {criterion.sentence for criterion in exercise.criteria}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+def test_a_machine_that_cannot_fork_judges_the_same(exercise, monkeypatch):
+    answers = [mistake.answer for mistake in exercise.mistakes] + exercise.variants
+    forked = [report_on(exercise, answer) for answer in answers]
+    monkeypatch.setattr("autograder.runner.CAN_FORK", False)
+    assert [report_on(exercise, answer).summary() for answer in answers] == [report.summary() for report in forked]
+
+
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
 def test_an_exercise_is_complete(exercise):
     assert len(exercise.mistakes) >= 5
