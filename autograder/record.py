@@ -55,6 +55,8 @@ def append(kind, exercise_id, **facts):
 
 def standings():
     """{exercise id: Standing}. Lines that cannot be read are passed over."""
+    if os.environ.get("NBGRADER_EXECUTION"):
+        return {}  # a student's feedback must not show the record of whoever grades
     try:
         lines = (folder() / "progress.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -433,6 +433,17 @@ class TestTheRecord:
         check("2.1", attn_ref.softmax)
         assert not (tmp_path / "attn-home").exists()
 
+    def test_feedback_shows_nothing_of_the_graders_own_record(self, monkeypatch):
+        check("2.1", attn_ref.softmax)
+        hint("2.1")
+        monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+        assert "✓" not in repr(progress(2))
+
+        def softmax(x, axis=-1):
+            return None
+
+        assert "gives the first of 3 hints" in str(check("2.1", softmax))
+
 
 class TestEvidence:
     @pytest.mark.parametrize(
