@@ -34,8 +34,9 @@ def _slot(one):
 
 
 def write_filled(release, answers, path):
-    """Fill the released notebook at `release` and write it to `path`."""
-    notebook = fill(nbformat.read(release, as_version=4), answers)
+    """Fill a released notebook, given as a path or as its bytes, and write it to `path`."""
+    text = release.decode("utf-8") if isinstance(release, bytes) else release.read_text(encoding="utf-8")
+    notebook = fill(nbformat.reads(text, as_version=4), answers)
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, path)
     return path

@@ -65,7 +65,7 @@ def write_release(chapter, root=ROOT):
     """Write what a learner opens, keeping a copy of a notebook in its place that someone has worked in."""
     path = root / "course" / chapter.folder / f"{chapter.folder}.ipynb"
     fresh = release_bytes(chapter.folder, root)
-    if path.exists() and path.read_bytes() != fresh and _worked_in(path):
+    if path.exists() and path.read_bytes() != fresh and worked_in(path):
         keep_copy(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(fresh)
@@ -283,7 +283,7 @@ def _content_id(cell):
     return f"{cell.cell_type}-{hashlib.sha256(cell.source.encode()).hexdigest()[:10]}"
 
 
-def _worked_in(path):
+def worked_in(path):
     """Does the file hold anything that no build wrote: an output, a cell of someone's own, a changed text?"""
     from nbgrader.utils import compute_checksum
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from autograder.answers import source_of, write_filled
-from autograder.build import ROOT
+from autograder.build import release_bytes
 from autograder.exercise import chapters, load_chapter
 from autograder.judge import judge
 from autograder.notebook import SEED
@@ -88,6 +88,8 @@ def write(folder, students=20):
     handed = plan(students)
     due = datetime(2026, 10, 1, 12, tzinfo=UTC)
     folder.mkdir(parents=True, exist_ok=True)
+    # Built afresh: someone may have worked in the notebooks under course/.
+    releases = {number: release_bytes(load_chapter(number).folder) for number in {one.chapter for one in handed}}
     for student, number in dict.fromkeys((one.student, one.chapter) for one in handed):
         chapter = load_chapter(number)
         answers = {
@@ -97,8 +99,7 @@ def write(folder, students=20):
         }
         if any(one.kind == "right" for one in handed if (one.student, one.chapter) == (student, number)):
             answers |= {written_id: f"In the words of {student}." for written_id in chapter.written}
-        release = ROOT / "course" / chapter.folder / f"{chapter.folder}.ipynb"
-        path = write_filled(release, answers, folder / student / chapter.folder / f"{chapter.folder}.ipynb")
+        path = write_filled(releases[number], answers, folder / student / chapter.folder / f"{chapter.folder}.ipynb")
         handed_in = due - timedelta(hours=NAMES.index(student))
         (path.parent / "timestamp.txt").write_text(handed_in.strftime("%Y-%m-%d %H:%M:%S UTC"), encoding="utf-8")
     with open(folder / "expected.csv", "w", newline="", encoding="utf-8") as file:

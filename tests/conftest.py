@@ -1,7 +1,10 @@
-"""What every test shares: the learner's record goes to a folder of the test's own."""
+"""What tests share: a record of their own, and a course as released, whoever worked in the one in the tree."""
+
+import shutil
 
 import pytest
 
+from autograder import build
 from autograder.exercise import chapters, load_chapter
 
 EXERCISES = [exercise for number in chapters() for exercise in load_chapter(number).exercises.values()]
@@ -11,3 +14,22 @@ EXERCISES = [exercise for number in chapters() for exercise in load_chapter(numb
 def own_progress(tmp_path, monkeypatch):
     monkeypatch.setenv("ATTN_HOME", str(tmp_path / "attn-home"))
     monkeypatch.setattr("autograder.record._unsaved", [])
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory):
+    """A folder with solutions/, course/ and nbgrader_config.py, the course freshly built."""
+    root = tmp_path_factory.mktemp("released")
+    shutil.copytree(build.ROOT / "solutions", root / "solutions", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(build.ROOT / "nbgrader_config.py", root)
+    for number in chapters():
+        build.write_release(load_chapter(number), root)
+    return root
+
+
+def copy_of(released, root):
+    """Copy the released folder to `root`, for a test that writes to it."""
+    for side in ("solutions", "course"):
+        shutil.copytree(released / side, root / side)
+    shutil.copy(released / "nbgrader_config.py", root)
+    return root

@@ -21,6 +21,7 @@ from autograder import build
 from autograder.answers import source_of
 from autograder.exercise import load_chapter
 from autograder.lab import lab_command, lab_environment
+from tests.conftest import copy_of
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
@@ -50,12 +51,9 @@ class Server(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(tmp_path_factory, released):
     """JupyterLab as `attn lab` starts it, on a copy of the repository."""
-    root = tmp_path_factory.mktemp("learner")
-    for side in ("course", "solutions"):
-        shutil.copytree(build.ROOT / side, root / side, ignore=shutil.ignore_patterns("backups", "__pycache__"))
-    shutil.copy(build.ROOT / "nbgrader_config.py", root)
+    root = copy_of(released, tmp_path_factory.mktemp("learner"))
     port = free_port()
     command = lab_command(root / "course" / FOLDER / f"{FOLDER}.ipynb", root, port)
     command += ["--IdentityProvider.token=learner", "--LabApp.expose_app_in_browser=True"]
@@ -181,7 +179,7 @@ def notebook(browser, server):
 
 
 def first_code_cell(folder):
-    cells = json.loads((build.ROOT / "course" / folder / f"{folder}.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = json.loads((build.ROOT / "solutions" / folder / f"{folder}.ipynb").read_text(encoding="utf-8"))["cells"]
     return next(cell["id"] for cell in cells if cell["cell_type"] == "code")
 
 

@@ -1,6 +1,7 @@
 """One text per chapter: the build expands it, stops where text and definitions disagree, and leaks nothing."""
 
 import json
+import os
 import re
 import shutil
 
@@ -9,6 +10,7 @@ import pytest
 
 from autograder import build
 from autograder.exercise import chapters, load_chapter
+from tests.conftest import copy_of
 
 CHAPTERS = [load_chapter(number) for number in chapters()]
 BY_FOLDER = {chapter.folder: chapter for chapter in CHAPTERS}
@@ -35,19 +37,21 @@ def text(tmp_path):
 
 @pytest.mark.parametrize("folder", BY_FOLDER)
 def test_a_rebuild_gives_the_committed_bytes(folder, tmp_path):
-    """Fails too where a notebook under course/ was worked in: `attn reset` puts it back, keeping a copy."""
     text_path = path_of("solutions", folder, ".py")
     shutil.copytree(text_path.parent, tmp_path / "solutions" / folder)
     shutil.copy(build.ROOT / "nbgrader_config.py", tmp_path)
     source = build.write_source(BY_FOLDER[folder], tmp_path)
     assert source.read_bytes() == path_of("solutions", folder).read_bytes()
-    assert build.release_bytes(folder) == path_of("course", folder).read_bytes()
+    course = path_of("course", folder)
+    if build.worked_in(course) and not os.environ.get("CI"):
+        pytest.skip(f"someone worked in {course.name}; `attn reset {folder[:2]}` puts it back and keeps a copy")
+    assert build.release_bytes(folder) == course.read_bytes()
 
 
 @pytest.mark.parametrize("folder", BY_FOLDER)
-def test_notebooks_hold_no_outputs_and_are_valid(folder):
+def test_notebooks_hold_no_outputs_and_are_valid(folder, released):
     for side in ("solutions", "course"):
-        notebook = nbformat.read(path_of(side, folder), as_version=4)
+        notebook = nbformat.read(released / side / folder / f"{folder}.ipynb", as_version=4)
         nbformat.validate(notebook)
         ids = [cell.id for cell in notebook.cells]
         assert len(set(ids)) == len(ids)
@@ -63,21 +67,21 @@ def solution_lines(folder):
 
 
 @pytest.mark.parametrize("folder", BY_FOLDER)
-def test_a_release_holds_no_solution_no_teacher_cell_and_no_text(folder):
-    course = path_of("course", folder)
-    released = "\n".join(cell.source for cell in nbformat.read(course, as_version=4).cells)
+def test_a_release_holds_no_solution_no_teacher_cell_and_no_text(folder, released):
+    course = released / "course" / folder / f"{folder}.ipynb"
+    text = "\n".join(cell.source for cell in nbformat.read(course, as_version=4).cells)
     lines = solution_lines(folder)
     assert lines
-    assert [line for line in lines if line in released] == []
-    assert "SOLUTION" not in released and "HIDDEN" not in released
+    assert [line for line in lines if line in text] == []
+    assert "SOLUTION" not in text and "HIDDEN" not in text
     assert '"teacher"' not in course.read_text(encoding="utf-8")
     assert [path.name for path in course.parent.iterdir() if path.suffix == ".py"] == []
 
 
 @pytest.mark.parametrize("folder", BY_FOLDER)
-def test_points_and_cells_follow_the_definitions(folder):
+def test_points_and_cells_follow_the_definitions(folder, released):
     chapter = BY_FOLDER[folder]
-    cells = nbformat.read(path_of("course", folder), as_version=4).cells
+    cells = nbformat.read(released / "course" / folder / f"{folder}.ipynb", as_version=4).cells
     grades = {cell.metadata.nbgrader.grade_id: cell.metadata.nbgrader for cell in cells if "nbgrader" in cell.metadata}
     for exercise in chapter.exercises.values():
         slug = exercise.id.replace(".", "-")
@@ -145,12 +149,9 @@ def answer_an_exercise(notebook):
 
 
 @pytest.mark.parametrize("work", [add_a_cell, change_the_text, answer_an_exercise])
-def test_a_learners_work_is_copied_before_a_build_writes_over_it(work, tmp_path):
+def test_a_learners_work_is_copied_before_a_build_writes_over_it(work, released, tmp_path):
     folder = CHAPTERS[0].folder
-    for side in ("solutions", "course"):
-        ignore = shutil.ignore_patterns("backups")
-        shutil.copytree(path_of(side, folder).parent, tmp_path / side / folder, ignore=ignore)
-    shutil.copy(build.ROOT / "nbgrader_config.py", tmp_path)
+    copy_of(released, tmp_path)
     mine = tmp_path / "course" / folder / f"{folder}.ipynb"
     worked = json.loads(mine.read_text(encoding="utf-8"))
     work(worked)

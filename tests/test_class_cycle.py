@@ -2,7 +2,6 @@
 
 import csv
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -12,10 +11,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from autograder import build
 from autograder.answers import source_of, write_filled
 from autograder.card import marked_up
 from autograder.exercise import load_chapter
+from tests.conftest import copy_of
 
 pytestmark = pytest.mark.slow
 
@@ -53,13 +52,11 @@ def exchange(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory, exchange):
+def teacher(tmp_path_factory, exchange, released):
     """The repository as an instructor has it: nbgrader_config.py, solutions/, course/, and the package installed."""
     folder = tmp_path_factory.mktemp("teacher") / "attention"
     person = Person(folder, exchange)
-    shutil.copy(build.ROOT / "nbgrader_config.py", folder)
-    for side in ("solutions", "course"):
-        shutil.copytree(build.ROOT / side, folder / side, ignore=shutil.ignore_patterns("__pycache__", "backups"))
+    copy_of(released, folder)
     return person
 
 
@@ -79,10 +76,10 @@ def answers_of(name):
     return answers
 
 
-def test_a_term(teacher, exchange, tmp_path):
+def test_a_term(teacher, exchange, released, tmp_path):
     teacher.nbgrader("generate_assignment", FOLDER)
-    released = (teacher.folder / "course" / FOLDER / f"{FOLDER}.ipynb").read_bytes()
-    assert released == (build.ROOT / "course" / FOLDER / f"{FOLDER}.ipynb").read_bytes()
+    notebook = Path("course") / FOLDER / f"{FOLDER}.ipynb"
+    assert (teacher.folder / notebook).read_bytes() == (released / notebook).read_bytes()
     teacher.nbgrader("release_assignment", FOLDER)
 
     people = {name: student(name, tmp_path, exchange) for name in ("ada", "boris", "chen")}
@@ -158,20 +155,20 @@ def seconds_late(database):
         return {one.student_id: one.total_seconds_late for one in gradebook.assignment_submissions(FOLDER)}
 
 
-def test_validate_tells_a_right_notebook_from_a_released_one(teacher, tmp_path):
-    released = build.ROOT / "course" / FOLDER / f"{FOLDER}.ipynb"
-    right = write_filled(released, answers_of("ada"), tmp_path / "right.ipynb")
+def test_validate_tells_a_right_notebook_from_a_released_one(teacher, released, tmp_path):
+    notebook = released / "course" / FOLDER / f"{FOLDER}.ipynb"
+    right = write_filled(notebook, answers_of("ada"), tmp_path / "right.ipynb")
     assert "Success" in teacher.nbgrader("validate", str(right))
-    said = teacher.nbgrader("validate", str(released))
+    said = teacher.nbgrader("validate", str(notebook))
     assert f"failed on {len(CHAPTER.exercises) + len(CHAPTER.written)} cell(s)" in " ".join(said.lower().split())
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_the_solution_notebook_scores_full_marks_and_the_release_none(number, tmp_path):
+def test_the_solution_notebook_scores_full_marks_and_the_release_none(number, released, tmp_path):
     chapter = load_chapter(number)
     full = sum(exercise.points for exercise in chapter.exercises.values())
     for side, wanted in (("solutions", full), ("course", 0)):
-        notebook = nbformat.read(build.ROOT / side / chapter.folder / f"{chapter.folder}.ipynb", as_version=4)
+        notebook = nbformat.read(released / side / chapter.folder / f"{chapter.folder}.ipynb", as_version=4)
         cells = run(notebook, tmp_path)
         scores = [
             float(output["data"]["text/plain"])

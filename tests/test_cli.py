@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import attn_ref
 from autograder import build, check
 from autograder.cli import app
 from autograder.kill_matrix import markdown
+from tests.conftest import copy_of
 
 
 def attn(*arguments, status=0):
@@ -24,11 +24,9 @@ def attn(*arguments, status=0):
 
 
 @pytest.fixture
-def copy(tmp_path, monkeypatch):
+def copy(tmp_path, monkeypatch, released):
     """A copy of the repository's course and solutions, which the commands take for the real one."""
-    for side in ("solutions", "course"):
-        shutil.copytree(build.ROOT / side, tmp_path / side, ignore=shutil.ignore_patterns("backups", "__pycache__"))
-    shutil.copy(build.ROOT / "nbgrader_config.py", tmp_path)
+    copy_of(released, tmp_path)
     monkeypatch.setattr("autograder.build.ROOT", tmp_path)
     return tmp_path
 
