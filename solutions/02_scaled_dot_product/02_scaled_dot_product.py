@@ -123,7 +123,7 @@ plots.bars(three, sentence.TOKENS, title="Weights of “sat”", limit=1)
 # Write `softmax(x, axis=-1)`. It takes an array of scores, whole numbers or not, of any shape and returns shares of the
 # same shape. Each slice along `axis`, such as one row, sums to 1. Scores may be in the thousands, and may lie thousands
 # apart, within a slice and between slices. -inf will come to mean “forbidden”: a slice of nothing but -inf gets shares
-# of 0. `x` itself must stay as it was.
+# of 0. `x` itself must stay as it was, and as everywhere in the course the result keeps its precision (float64 here).
 #
 # By hand: `softmax([[0, log 3]])` is `[[0.25, 0.75]]`.
 
