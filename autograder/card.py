@@ -65,12 +65,12 @@ def as_html(report, hint_line=""):
     return "".join(parts)
 
 
-def plain_html(title, text, lines=(), edge="none"):
+def plain_html(title, text, edge="none"):
     """A small card without a score, for hints, quiz answers and notes."""
-    items = "".join(f'<p style="margin:.3em 0;white-space:pre-wrap">{marked_up(line)}</p>' for line in (text, *lines))
     return (
         f'<section aria-label="{html.escape(title, quote=True)}" style="{FRAME.format(edge=EDGES[edge])}">'
-        f'<div style="font-weight:600">{html.escape(title)}</div>{items}</section>'
+        f'<div style="font-weight:600">{html.escape(title)}</div>'
+        f'<p style="margin:.3em 0;white-space:pre-wrap">{marked_up(text)}</p></section>'
     )
 
 

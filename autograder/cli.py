@@ -129,7 +129,7 @@ def grade(
         Path | None, typer.Argument(help="<student>/<chapter>/<chapter>.ipynb; a sample class by default.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where gradebook, feedback and CSV go.")] = Path("grading"),
-    students: Annotated[int, typer.Option(help="How many students the sample class has.")] = 20,
+    students: Annotated[int, typer.Option(min=1, max=20, help="How many students the sample class has.")] = 20,
 ):
     """Grade a class: gradebook, feedback, CSV and a summary. Status 1 if a submission could not be graded."""
     from autograder import grade as grading

@@ -55,8 +55,6 @@ def check(exercise_id, *answers):
     """Judge an answer. Returns the points as a number that shows as a card; never raises."""
     try:
         report, note = _check(exercise_id, answers)
-    except KeyError as error:
-        report, note = _refused(exercise_id, error.args[0]), ""
     except Exception as error:  # a fault of ours must not cost a learner the lesson, nor leave a trace on stderr
         text = f"this check itself failed ({type(error).__name__}: {error}); please report it. Your answer is safe"
         report, note = _refused(exercise_id, text), ""
@@ -67,7 +65,10 @@ def check(exercise_id, *answers):
 
 
 def _check(exercise_id, answers):
-    exercise = find_exercise(exercise_id)
+    try:
+        exercise = find_exercise(exercise_id)
+    except KeyError as error:
+        return _refused(exercise_id, error.args[0]), ""
     if len(answers) != 1 or not callable(answers[0]):
         got = "nothing" if not answers else f"{len(answers)} things" if len(answers) > 1 else _name(answers[0])
         text = (
@@ -99,6 +100,8 @@ def hint(exercise_id, step=None):
 
 def progress(chapter=None):
     """A card of what is solved, for one chapter or the whole course."""
+    if chapter is not None and not str(chapter).isdigit():
+        return Message("No progress to show", f"progress takes a chapter's number, such as 2; it was given {chapter!r}")
     wanted = None if chapter is None else int(chapter)
     lines = [
         f"{_mark(standing.best, exercise.points)} {exercise.id} {exercise.title}: "

@@ -6,6 +6,7 @@ handed in.
 
 import csv
 import random
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -87,7 +88,8 @@ def write(folder, students=20):
     """Write `folder/<student>/<chapter>/<chapter>.ipynb`, a time stamp each, and `folder/expected.csv`."""
     handed = plan(students)
     due = datetime(2026, 10, 1, 12, tzinfo=UTC)
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # a smaller class must not keep the students of a larger one
+    folder.mkdir(parents=True)
     # Built afresh: someone may have worked in the notebooks under course/.
     releases = {number: release_bytes(load_chapter(number).folder) for number in {one.chapter for one in handed}}
     for student, number in dict.fromkeys((one.student, one.chapter) for one in handed):

@@ -218,6 +218,16 @@ def test_an_answer_that_takes_all_memory_gets_a_memory_error():
     assert "MemoryError" in verdict_on(lambda x: np.zeros(2**30)).verdicts[0].because
 
 
+@pytest.mark.skipif(not runner.CAN_FORK, reason="only a forked child has a limit of its own")
+def test_a_machine_with_a_lower_limit_of_its_own_still_checks():
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_DATA, (3 * 2**30, 3 * 2**30));"
+        "import attn_ref; from autograder import check; assert check('2.1', attn_ref.softmax).report.full"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.skipif(not runner.CAN_FORK, reason="only a forked child keeps its state to itself")
 def test_global_state_changed_by_an_answer_stays_in_the_child():
     def meddler(x):
@@ -283,6 +293,18 @@ def test_different_errors_of_one_type_are_different():
 
     assert judge(exercise, 3, runner.collect(exercise, lambda x: x[7], 3)).diagnosis[0].name == "too_far"
     assert judge(exercise, 3, runner.collect(exercise, own, 3)).diagnosis == []
+
+
+def test_a_criterion_can_ask_for_the_dtype():
+    exercise = an_exercise()
+
+    @exercise.criterion("float32 stays float32", points=1, same_dtype=True)
+    def narrow(rng):
+        yield dict(x=np.ones((1, 2), np.float32))
+
+    report = judge(exercise, 3, runner.collect(exercise, lambda x: 2 * x.astype(np.float64), 3))
+    assert "in float64 where the inputs are float32" in report.verdicts[2].because
+    assert judge(exercise, 3, runner.collect(exercise, double, 3)).full
 
 
 def test_numbers_that_look_alike_are_told_apart():
@@ -375,6 +397,16 @@ def test_a_card_escapes_what_an_answer_says():
 
     text = as_html(judge(exercise, 3, runner.collect(exercise, hostile, 3)))
     assert "<script" not in text and "<img" not in text
+
+
+def test_a_key_error_of_ours_is_not_taken_for_an_unknown_id(monkeypatch):
+    monkeypatch.setattr("autograder.notebook.judge", lambda *arguments: {}[7])
+    assert "this check itself failed (KeyError" in str(check("2.1", attn_ref.softmax))
+
+
+def test_progress_of_no_chapter_is_explained():
+    assert "takes a chapter's number" in repr(progress("two"))
+    assert "there is no chapter 77" in repr(progress(77))
 
 
 def test_a_fault_of_the_check_itself_is_no_traceback(monkeypatch, capfd):

@@ -23,6 +23,12 @@ def test_the_sample_class_has_everything_to_meet():
     assert handed == sample_class.plan()
 
 
+def test_a_smaller_class_keeps_nobody_of_a_larger_one(tmp_path):
+    for students in (3, 1):
+        sample_class.write(tmp_path / "class", students)
+        assert len([path for path in (tmp_path / "class").iterdir() if path.is_dir()]) == students
+
+
 def test_an_answer_keeps_its_meaning_in_a_notebook():
     for number in chapters():
         for exercise in load_chapter(number).exercises.values():
