@@ -2,13 +2,18 @@
 
 Read the files in this order; each one imports only from those above it:
 
-1. `softmax`    scores become shares that sum to one
-2. `attention`  who reads what: softmax(q kᵀ / √d) v
-3. `sentence`   the six-token sentence that the whole course follows
-4. `diagnose`   what a map of weights tells: entropy
-5. `plots`      pictures of scores and weights (needs matplotlib)
+1. `shapes`     arguments are checked at the door
+2. `softmax`    scores become shares that sum to one
+3. `masks`      who may look at whom
+4. `problem`    one attention, checked and spelled out
+5. `scores`     how well each key matches each query
+6. `attention`  who reads what: softmax(q kᵀ / √d) v
+7. `backends`   which implementations this machine offers
+8. `sentence`   the six-token sentence that the whole course follows
+9. `diagnose`   what a map of weights tells: entropy
+10. `plots`     pictures of scores and weights (needs matplotlib)
 
-`import attn_ref` needs NumPy alone; `attn_ref.plots` loads matplotlib at its first use.
+`import attn_ref` needs NumPy alone; every other library is loaded at the first use of what needs it.
 
 House conventions: q is (..., n_q, d), k is (..., n_k, d), v is (..., n_k, d_v). A mask is called `allowed`,
 and True means "may attend". A query with nothing to attend to gets the output 0, never NaN.
@@ -17,18 +22,26 @@ and True means "may attend". A query with nothing to attend to gets the output 0
 from importlib import import_module
 
 from attn_ref import sentence
-from attn_ref.attention import attention, attention_scores, causal_mask
+from attn_ref.attention import attention
+from attn_ref.backends import backends
 from attn_ref.diagnose import weights_entropy
+from attn_ref.masks import causal_mask, document_mask, padding_mask, prefix_mask, sliding_window_mask
+from attn_ref.scores import attention_scores
 from attn_ref.softmax import logsumexp, softmax
 
 __version__ = "0.1.0"
 __all__ = [
     "attention",
     "attention_scores",
+    "backends",
     "causal_mask",
+    "document_mask",
     "logsumexp",
+    "padding_mask",
     "plots",
+    "prefix_mask",
     "sentence",
+    "sliding_window_mask",
     "softmax",
     "weights_entropy",
 ]

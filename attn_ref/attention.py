@@ -1,80 +1,84 @@
-"""Attention lets every query read a weighted average of the values: softmax(q kᵀ / √d) v.
+"""Attention lets every query read a weighted average of the values: softmax(scale q kᵀ) v.
 
-    q (..., n_q, d)   k (..., n_k, d)   v (..., n_k, d_v)   →   (..., n_q, d_v)
+    q (..., Hq, n_q, d)   k (..., Hkv, n_k, d)   v (..., Hkv, n_k, d_v)   →   (..., Hq, n_q, d_v)
 
-Derived in course/02_scaled_dot_product; masks in course/04_masks. Source: Vaswani et al. (2017), equation 1.
+Derived in course/02_scaled_dot_product. `attention` is the one entry to every backend; `dense` below it is the plain
+version, NumPy and torch alike, which writes the whole matrix of weights. Source: Vaswani et al. (2017), equation 1.
 """
 
-import numpy as np
+from importlib import import_module
 
-from attn_ref.softmax import _as_float, softmax
+from attn_ref.problem import make_problem
+from attn_ref.scores import block_scores, block_visible, over_heads, without_nonfinite, working
+from attn_ref.shapes import is_tensor, namespace
+from attn_ref.softmax import logsumexp, softmax
 
 
-def attention(q, k, v, *, allowed=None, causal=False, scale=None, return_weights=False):
+def attention(
+    q, k, v, *, causal=False, window=None, q_offset=None, kv_len=None, allowed=None, bias=None, scale=None,
+    softcap=None, sinks=None, alibi=None, backend=None, return_lse=False, return_weights=False,
+):  # fmt: skip
     """Every query reads the values in proportion to how well their keys match it.
 
-    `allowed` (broadcastable to (..., n_q, n_k)) is True where a query may attend to a key; `causal` allows only
-    the keys at or before a query, the last query standing at the last key. `scale` defaults to 1/√d.
-    Returns (..., n_q, d_v), and the weights (..., n_q, n_k) too if `return_weights`. A query that may attend to
-    nothing gets 0.
+    Shapes: q (..., Hq, n_q, d), k (..., Hkv, n_k, d), v (..., Hkv, n_k, d_v), where Hkv divides Hq; (n, d) arrays are
+    one head. NumPy in, NumPy out; torch in, torch out, with gradients. Inputs are not written to.
 
-    >>> q, k, v = np.array([[1.0]]), np.array([[0.0], [0.0]]), np.array([[2.0], [4.0]])
+    causal    a query sees the keys at or before its position
+    window    w: itself and the w - 1 keys before; or (left, right), both inclusive, None unbounded
+    q_offset  position of the first query among the keys; by default the last query stands at the last key
+    kv_len    how many of the keys count, a number or (batch,): the rest is padding
+    allowed   bool, broadcasts to (..., Hq, n_q, n_k), True = may attend
+    bias      added to the scores, broadcasts likewise; -inf forbids
+    scale     multiplies q·k; 1/√d by default
+    softcap   c: scores become c·tanh(score / c), before bias and mask
+    sinks     (Hq,) logits that take a share of the weights and give nothing
+    alibi     (Hq,) slopes: slope · distance is subtracted from the scores
+
+    Returns the output (..., Hq, n_q, d_v), then the log-sum-exp of each row (..., Hq, n_q) if `return_lse`, then the
+    weights (..., Hq, n_q, n_k) if `return_weights`. A query that may attend to nothing gets 0, and -inf as its
+    log-sum-exp. What a masked key or value holds, NaN and inf too, has no effect. `backend` names one of
+    `attn_ref.backends()`; by default the fastest that fits. Raises ValueError or TypeError naming the argument.
+
+    >>> q, k, v = [[1.0]], [[0.0], [0.0]], [[2.0], [4.0]]
     >>> attention(q, k, v).tolist()  # two equal scores: the plain average
     [[3.0]]
     """
-    q, k, v = check_shapes(q, k, v)
-    scores = attention_scores(q, k, scale)
-    if causal:
-        scores = np.where(causal_mask(q.shape[-2], k.shape[-2]), scores, -np.inf)
-    if allowed is not None:
-        scores = np.where(allowed, scores, -np.inf)
-    weights = softmax(scores)
-    out = weights @ v
-    return (out, weights) if return_weights else out
+    problem = make_problem(
+        q, k, v, causal=causal, window=window, q_offset=q_offset, kv_len=kv_len, allowed=allowed, bias=bias,
+        scale=scale, softcap=softcap, sinks=sinks, alibi=alibi,
+    )  # fmt: skip
+    backends = import_module("attn_ref.backends")  # at the first call: the kernels come later in the book
+    results = backends.choose(problem, backend, return_weights)(problem)
+    wanted = [problem.shaped(x) for x, want in zip(results, (True, return_lse, return_weights), strict=False) if want]
+    return wanted[0] if len(wanted) == 1 else tuple(wanted)
 
 
-def attention_scores(q, k, scale=None):
-    """How well each key matches each query.  (..., n_q, d), (..., n_k, d) -> (..., n_q, n_k)
-
-    `scale` multiplies the dot products; None means 1/√d, which keeps their spread near 1 whatever d is.
-    Source: chapter 02, exercise 2.3.
-
-    >>> attention_scores([[2.0, 0.0, 0.0, 0.0]], [[3.0, 0.0, 0.0, 0.0]]).tolist()
-    [[3.0]]
-    """
-    q, k = _as_float(q, "q"), _as_float(k, "k")
-    if q.ndim < 2 or k.ndim < 2:
-        raise ValueError(f"q and k need shapes (..., n, d), got {q.shape} and {k.shape}; a single vector is (1, d)")
-    if q.shape[-1] != k.shape[-1]:
-        raise ValueError(
-            f"k has d={k.shape[-1]} but q has d={q.shape[-1]}; a query meets a key by a dot product, so both need "
-            f"the same last axis. Got q {q.shape}, k {k.shape}; is one of them transposed?"
-        )
-    if scale is None:
-        scale = q.shape[-1] ** -0.5
-    return (q @ k.swapaxes(-1, -2)) * q.dtype.type(scale)
+def dense(problem):
+    """The plain version, which holds all scores at once.  -> out, lse, weights, each (B, Hq, n_q, ...)"""
+    scores = block_scores(problem)
+    if problem.sinks is None:
+        weights, lse = softmax(scores), logsumexp(scores)
+    else:  # one more column, which takes its share and has no value
+        sinks = namespace(scores).broadcast_to(working(problem.sinks)[:, None, None], (*scores.shape[:-1], 1))
+        scores = namespace(scores).concatenate([scores, sinks], -1)
+        weights, lse = softmax(scores)[..., :-1], logsumexp(scores)
+    out = weighted_values(weights, problem)
+    return _as_input(out, problem), lse, _as_input(weights, problem)
 
 
-def causal_mask(n_q, n_k):
-    """Who may look back: True where query i may attend to key j.  -> (n_q, n_k) bool
+def weighted_values(weights, problem):
+    """weights @ v, where a value counts only for the queries that may attend to it.  -> (B, Hq, n_q, d_v)"""
+    v, broken = without_nonfinite(working(problem.v))
+    out = over_heads(weights, v)
+    if broken is None:
+        return out
+    xp, visible = namespace(v), block_visible(problem)
+    seen = weights * 0 + 1 if visible is None else xp.where(visible, weights * 0 + 1, 0)
+    for kind, holds in ((xp.inf, xp.isposinf), (-xp.inf, xp.isneginf), (xp.nan, xp.isnan)):
+        reached = over_heads(seen, xp.where(holds(problem.v), v * 0 + 1, v * 0)) > 0
+        out = out + xp.where(reached, kind, 0)
+    return out
 
-    The queries are the last n_q of n_k positions (bottom-right aligned), so that decoding with a cache needs no
-    other rule. Source: chapter 04.
 
-    >>> causal_mask(2, 5).astype(int).tolist()
-    [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
-    """
-    return np.arange(n_k) <= np.arange(n_q)[:, None] + (n_k - n_q)
-
-
-def check_shapes(q, k, v):
-    """The one boundary: arrays in, arrays of matching shape out, or an error that names the culprit."""
-    q, k, v = _as_float(q, "q"), _as_float(k, "k"), _as_float(v, "v")
-    if v.ndim < 2:
-        raise ValueError(f"v needs a shape (..., n_k, d_v), got {v.shape}; a single vector is (1, d_v)")
-    if k.ndim >= 2 and k.shape[-2] != v.shape[-2]:
-        raise ValueError(
-            f"k holds {k.shape[-2]} keys but v holds {v.shape[-2]} values; each key labels one value. "
-            f"Got k {k.shape}, v {v.shape}"
-        )
-    return q, k, v
+def _as_input(x, problem):
+    return x.to(problem.q.dtype) if is_tensor(x) else x.astype(problem.q.dtype, copy=False)

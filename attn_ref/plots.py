@@ -14,7 +14,7 @@ import matplotlib.patches
 import numpy as np
 from matplotlib.figure import Figure
 
-from attn_ref.attention import attention_scores
+from attn_ref.scores import attention_scores
 from attn_ref.softmax import softmax
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -6,6 +6,8 @@ change, because softmax sees only differences, and exp then never gets a positiv
 
 import numpy as np
 
+from attn_ref.shapes import namespace, real_array, whole_number
+
 
 def softmax(x, axis=-1):
     """Shares along one axis.  (...) -> (...), non-negative, summing to 1 along `axis`.
@@ -16,11 +18,10 @@ def softmax(x, axis=-1):
     >>> softmax([0.0, np.log(3.0)]).round(2).tolist()
     [0.25, 0.75]
     """
-    x = _as_float(x, "x")
-    largest = _largest_finite(x, axis)
-    exponentials = np.exp(x - largest)
-    total = exponentials.sum(axis=axis, keepdims=True)
-    return np.divide(exponentials, total, out=np.zeros_like(x), where=total > 0)
+    x, axis = _checked(x, axis)
+    exponentials = namespace(x).exp(x - _largest(x, axis))
+    total = exponentials.sum(axis, keepdims=True)
+    return exponentials / namespace(x).where(total > 0, total, 1)  # 0 / 1 where there is nothing to share among
 
 
 def logsumexp(x, axis=-1):
@@ -31,23 +32,24 @@ def logsumexp(x, axis=-1):
     >>> float(logsumexp([1000.0, 1000.0]).round(4))
     1000.6931
     """
-    x = _as_float(x, "x")
-    largest = _largest_finite(x, axis)
-    total = np.exp(x - largest).sum(axis=axis)
-    log_total = np.log(total, out=np.full_like(total, -np.inf), where=total > 0)
-    return log_total + np.squeeze(largest, axis=axis)
+    x, axis = _checked(x, axis)
+    xp, largest = namespace(x), _largest(x, axis)
+    total = xp.exp(x - largest).sum(axis)
+    log_total = xp.where(total > 0, xp.log(xp.where(total > 0, total, 1)), -np.inf)  # log 0 would warn
+    return log_total + largest.squeeze(axis)
 
 
-def _largest_finite(x, axis):
+def _largest(x, axis):
     """The maximum with its axis kept, and 0 where a slice holds nothing but -inf (-inf - -inf would be NaN)."""
-    largest = x.max(axis=axis, keepdims=True)
-    return np.where(np.isneginf(largest), np.zeros_like(largest), largest)
+    xp = namespace(x)
+    if x.shape[axis] == 0:
+        return xp.zeros_like(x.sum(axis, keepdims=True))
+    largest = xp.amax(x, axis=axis, keepdims=True)
+    return xp.where(xp.isneginf(largest), 0, largest)
 
 
-def _as_float(x, name):
-    x = np.asarray(x)
-    if x.dtype.kind in "biu":
-        return x.astype(np.float64)
-    if x.dtype.kind != "f":
-        raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}; was a list of strings or objects passed?")
-    return x
+def _checked(x, axis):
+    x, axis = real_array(x, "x", axes=1), whole_number(axis, "axis")
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"axis {axis} does not exist: x has {x.ndim} axes, shape {tuple(x.shape)}")
+    return x, axis

@@ -91,7 +91,7 @@ def test_an_error_names_the_argument(kind):
         call()
 
 
-@pytest.mark.parametrize("name", ["softmax", "attention", "diagnose"])
+@pytest.mark.parametrize("name", ["softmax", "masks", "scores", "attention", "backends", "diagnose"])
 def test_the_examples_in_docstrings_hold(name):
     module = sys.modules[f"attn_ref.{name}"]  # the attribute of that name may be a function
     result = doctest.testmod(module)
@@ -104,7 +104,18 @@ def test_importing_needs_numpy_alone():
 
 
 def test_a_file_imports_only_from_files_above_it():
-    order = ["softmax", "attention", "sentence", "diagnose", "plots"]
+    order = [
+        "shapes",
+        "softmax",
+        "masks",
+        "problem",
+        "scores",
+        "attention",
+        "backends",
+        "sentence",
+        "diagnose",
+        "plots",
+    ]
     for place, name in enumerate(order):
         path = sys.modules["attn_ref.softmax"].__file__.replace("softmax.py", f"{name}.py")
         with open(path, encoding="utf-8") as file:

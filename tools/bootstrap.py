@@ -25,14 +25,32 @@ LOG = VENV / "attn-install.log"
 
 OLDEST = (3, 11)
 INTERPRETERS = [[sys.executable], ["python3.11"], ["python3.12"], ["python3.13"], ["py", "-3.11"]]  # py: on Windows
-EXTRA_GB = {"course": 1.0, "test": 0.5, "torch": 2.0, "numba": 0.5, "triton": 1.5, "docs": 0.0}  # downloads included
+EXTRA_GB = {
+    "course": 1.0,
+    "test": 0.5,
+    "torch": 2.0,
+    "numba": 0.5,
+    "triton": 1.5,
+    "conformance": 0.3,
+    "docs": 0.0,
+}  # downloads included
 
 # task: (sentence for help, extras it needs, extras it adds unless EXTRAS says otherwise, commands)
 TASKS = {
     "help": ("List these tasks.", None, "", []),
     "lab": ("Set up, then open JupyterLab on the first notebook.", "course", "", ["attn lab"]),
-    "test": ("Set up, then lint and run every test that is not slow.", "course,test", "torch,numba", []),
-    "test-slow": ("Run the slow tests: all notebooks, the browser, attacks.", "course,test", "torch,numba", []),
+    "test": (
+        "Set up, then lint and run every test that is not slow.",
+        "course,test",
+        "torch,numba,triton,conformance",
+        [],
+    ),
+    "test-slow": (
+        "Run the slow tests: all notebooks, the browser, attacks.",
+        "course,test",
+        "torch,numba,triton,conformance",
+        [],
+    ),
     "grade": ("Grade SUBMISSIONS=folder, or the bundled sample class.", "course", "", ["attn grade"]),
     "notebooks": ("Build every notebook from the chapters' texts.", "course", "", ["attn build"]),
     "kill-matrix": ("Write the table of mistakes and what catches each.", "course", "", ["attn kill-matrix"]),

@@ -1,0 +1,83 @@
+"""Which implementations of `attention` this machine offers, and which of them a problem gets.
+
+    numpy   the plain version on NumPy arrays     torch   the plain version on torch tensors, with torch's gradients
+    numba   tiles on the CPU, compiled            triton  tiles on a GPU; elsewhere its interpreter, by name only
+
+A backend that cannot do what is asked says which argument stands in the way, and never computes something else.
+"""
+
+import os
+from importlib import import_module
+from importlib.util import find_spec
+
+from attn_ref.attention import dense
+from attn_ref.shapes import choice, is_tensor, namespace
+
+NAMES = ("numpy", "torch", "numba", "triton")
+INSTALL = {"torch": "torch", "numba": "numba scipy threadpoolctl", "triton": "triton"}
+LARGE = 2**22  # scores; from here on writing them out costs more than starting a kernel
+
+
+def backends():
+    """What this machine offers.  -> {name: "ready" or the reason why not}
+
+    >>> backends()["numpy"]
+    'ready'
+    """
+    return {name: _missing(name) or "ready" for name in NAMES}
+
+
+def choose(problem, name=None, weights=False):
+    """The function that solves this problem: the named backend's, or the fastest that fits."""
+    if name is None:
+        name = _best(problem, weights)
+    reason = _missing(choice(name, "backend", NAMES)) or _refusal(name, problem, weights)
+    if reason:
+        raise ValueError(f"backend {name!r} cannot do this: {reason}")
+    return _solver(name, problem)
+
+
+def _best(problem, weights):
+    kind = "torch" if is_tensor(problem.q) else "numpy"
+    batch, n_heads, n_q, _ = problem.q.shape
+    kernel = "triton" if kind == "torch" and problem.q.is_cuda else "numba"
+    large = batch * n_heads * n_q * problem.k.shape[2] >= LARGE
+    if large and not _missing(kernel) and not _refusal(kernel, problem, weights):
+        return kernel
+    return kind
+
+
+def _missing(name):
+    """Why this machine does not have a backend; None if it has."""
+    needs = INSTALL.get(name, "").split()
+    absent = [one for one in needs if find_spec(one) is None]
+    if absent:
+        also = "; Triton needs Linux" if name == "triton" else ""
+        return f"{' and '.join(absent)} not installed (pip install -c pins.txt {' '.join(needs)}{also})"
+    if name == "triton" and not _interpreting() and not import_module("torch").cuda.is_available():
+        return "no GPU; to run on the CPU, slowly, start Python with TRITON_INTERPRET=1"
+    return None
+
+
+def _interpreting():
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _refusal(name, problem, weights):
+    """The argument that keeps a backend from this problem; None if nothing does."""
+    if name == "numpy":
+        return "q, k and v are torch tensors; pass NumPy arrays" if is_tensor(problem.q) else None
+    if name == "torch":
+        return None if is_tensor(problem.q) else "q, k and v are NumPy arrays; pass torch tensors"
+    if weights:
+        return "return_weights asks for the whole matrix of weights, which a tiled kernel never holds"
+    return import_module(f"attn_ref.{name}_backend").refusal(problem)
+
+
+def _solver(name, problem):
+    if name in ("numpy", "torch"):
+        return dense
+    kernel = import_module(f"attn_ref.{name}_backend")
+    if is_tensor(problem.q) and namespace(problem.q).is_grad_enabled():
+        return import_module("attn_ref.autograd").differentiable(kernel)
+    return kernel.forward
