@@ -9,8 +9,8 @@ version, NumPy and torch alike, which writes the whole matrix of weights. Source
 from importlib import import_module
 
 from attn_ref.problem import make_problem
-from attn_ref.scores import block_scores, block_visible, over_heads, without_nonfinite, working
-from attn_ref.shapes import is_tensor, namespace
+from attn_ref.scores import as_input, block_scores, block_visible, over_heads, without_nonfinite, working
+from attn_ref.shapes import namespace
 from attn_ref.softmax import logsumexp, softmax
 
 
@@ -55,15 +55,19 @@ def attention(
 
 def dense(problem):
     """The plain version, which holds all scores at once.  -> out, lse, weights, each (B, Hq, n_q, ...)"""
+    weights, lse = dense_weights(problem)
+    return as_input(weighted_values(weights, problem), problem), lse, as_input(weights, problem)
+
+
+def dense_weights(problem):
+    """The whole matrix of weights and the log-sum-exp of its rows.  -> (B, Hq, n_q, n_k), (B, Hq, n_q)"""
     scores = block_scores(problem)
     if problem.sinks is None:
-        weights, lse = softmax(scores), logsumexp(scores)
-    else:  # one more column, which takes its share and has no value
-        sinks = namespace(scores).broadcast_to(working(problem.sinks)[:, None, None], (*scores.shape[:-1], 1))
-        scores = namespace(scores).concatenate([scores, sinks], -1)
-        weights, lse = softmax(scores)[..., :-1], logsumexp(scores)
-    out = weighted_values(weights, problem)
-    return _as_input(out, problem), lse, _as_input(weights, problem)
+        return softmax(scores), logsumexp(scores)
+    xp = namespace(scores)  # one more column, which takes its share and has no value
+    sinks = xp.broadcast_to(working(problem.sinks)[:, None, None], (*scores.shape[:-1], 1))
+    scores = xp.concatenate([scores, sinks], -1)
+    return softmax(scores)[..., :-1], logsumexp(scores)
 
 
 def weighted_values(weights, problem):
@@ -78,7 +82,3 @@ def weighted_values(weights, problem):
         reached = over_heads(seen, xp.where(holds(problem.v), v * 0 + 1, v * 0)) > 0
         out = out + xp.where(reached, kind, 0)
     return out
-
-
-def _as_input(x, problem):
-    return x.to(problem.q.dtype) if is_tensor(x) else x.astype(problem.q.dtype, copy=False)

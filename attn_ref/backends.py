@@ -28,13 +28,24 @@ def backends():
 
 
 def choose(problem, name=None, weights=False):
-    """The function that solves this problem: the named backend's, or the fastest that fits."""
+    """The function that solves this problem, of the named backend or of the fastest that fits."""
+    name = pick(problem, name, weights)
+    if name in ("numpy", "torch"):
+        return dense
+    kernel = import_module(f"attn_ref.{name}_backend")
+    if is_tensor(problem.q) and namespace(problem.q).is_grad_enabled():
+        return import_module("attn_ref.autograd").differentiable(kernel)
+    return kernel.forward
+
+
+def pick(problem, name=None, weights=False):
+    """The name of the backend that a problem gets: the one asked for, if it can, or the fastest that fits."""
     if name is None:
-        name = _best(problem, weights)
+        return _best(problem, weights)
     reason = _missing(choice(name, "backend", NAMES)) or _refusal(name, problem, weights)
     if reason:
         raise ValueError(f"backend {name!r} cannot do this: {reason}")
-    return _solver(name, problem)
+    return name
 
 
 def _best(problem, weights):
@@ -72,12 +83,3 @@ def _refusal(name, problem, weights):
     if weights:
         return "return_weights asks for the whole matrix of weights, which a tiled kernel never holds"
     return import_module(f"attn_ref.{name}_backend").refusal(problem)
-
-
-def _solver(name, problem):
-    if name in ("numpy", "torch"):
-        return dense
-    kernel = import_module(f"attn_ref.{name}_backend")
-    if is_tensor(problem.q) and namespace(problem.q).is_grad_enabled():
-        return import_module("attn_ref.autograd").differentiable(kernel)
-    return kernel.forward

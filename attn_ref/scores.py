@@ -6,6 +6,8 @@ Derived in course/02 (scale), 04 (masks), 05 (ALiBi). The whole matrix is one bl
 ones. The cap comes before the mask: a capped -inf would be an ordinary score, and the future would leak.
 """
 
+import numpy as np
+
 from attn_ref.problem import UNBOUNDED, make_problem
 from attn_ref.shapes import is_tensor, namespace
 
@@ -23,16 +25,13 @@ def attention_scores(q, k, scale=None, **options):
     if "sinks" in options:
         raise TypeError("attention_scores takes no sinks: a sink joins the softmax and is no score of any key")
     problem = make_problem(q, k, k, scale=scale, **options)
-    scores = block_scores(problem).astype(problem.q.dtype) if not is_tensor(q) else block_scores(problem).to(q.dtype)
-    return problem.shaped(scores)
+    return problem.shaped(as_input(block_scores(problem), problem))
 
 
 def block_scores(problem, rows=slice(None), keys=slice(None)):
     """What softmax sees for a block of queries and keys.  -> (B, Hq, rows, keys), -inf where forbidden"""
-    q, k = working(problem.q[:, :, rows]), working(problem.k[:, :, keys])
-    xp = namespace(q)
-    k, broken = without_nonfinite(k)
-    scores = over_heads(q * problem.scale, k.swapaxes(-1, -2))
+    scores = scaled_scores(problem, rows, keys)
+    xp = namespace(scores)
     if problem.softcap:
         scores = problem.softcap * xp.tanh(scores / problem.softcap)
     if problem.bias is not None:
@@ -40,10 +39,20 @@ def block_scores(problem, rows=slice(None), keys=slice(None)):
     if problem.alibi is not None:
         distance = abs(_positions(problem, rows) - _keys(problem, keys))[:, None]
         scores = scores - working(problem.alibi)[:, None, None] * distance
-    if broken is not None:  # a key that holds NaN or inf spoils the queries that may attend to it, and no other
-        scores = xp.where(_heads_like(broken.any(-1), scores)[:, :, None], xp.nan, scores)
     visible = block_visible(problem, rows, keys)
-    return scores if visible is None else xp.where(visible, scores, -xp.inf)
+    return scores if visible is None else xp.where(visible, scores, -np.inf)
+
+
+def scaled_scores(problem, rows=slice(None), keys=slice(None)):
+    """scale q kᵀ for a block, before anything else happens to it.  -> (B, Hq, rows, keys)"""
+    q, k = working(problem.q[:, :, rows]), working(problem.k[:, :, keys])
+    k, broken = without_nonfinite(k)
+    scores = over_heads(q * problem.scale, k.swapaxes(-1, -2))
+    if broken is None:
+        return scores
+    # A key that holds NaN or inf gives NaN; the mask then hides that from those who may not attend to it.
+    heads = np.arange(scores.shape[1]) // (scores.shape[1] // k.shape[1])
+    return namespace(k).where(broken.any(-1)[:, heads][:, :, None], np.nan, scores)
 
 
 def block_visible(problem, rows=slice(None), keys=slice(None)):
@@ -76,6 +85,11 @@ def working(x):
     return x.float() if is_tensor(x) else x.astype("float32")
 
 
+def as_input(x, problem):
+    """A result in the precision that the caller works in."""
+    return x.to(problem.q.dtype) if is_tensor(x) else x.astype(problem.q.dtype, copy=False)
+
+
 def without_nonfinite(x):
     """x with 0 in place of NaN and inf, and where those were; (x, None) if there are none. 0 · NaN would be NaN."""
     xp = namespace(x)
@@ -83,15 +97,6 @@ def without_nonfinite(x):
     if finite.all():
         return x, None
     return xp.where(finite, x, 0), ~finite
-
-
-def _heads_like(x, scores):
-    """(B, Hkv, ...) -> (B, Hq, ...), each KV head repeated for its group."""
-    return (
-        namespace(x).repeat_interleave(x, scores.shape[1] // x.shape[1], 1)
-        if is_tensor(x)
-        else x.repeat(scores.shape[1] // x.shape[1], 1)
-    )
 
 
 def _positions(problem, rows):

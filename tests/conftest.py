@@ -1,8 +1,13 @@
 """What tests share: a record of their own, and a course as released, whoever worked in the one in the tree."""
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
+
+if not Path("/dev/nvidia0").exists():  # read when triton is first imported, by whichever test that is
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from autograder import build
 from autograder.exercise import chapters, load_chapter

@@ -91,7 +91,9 @@ def test_an_error_names_the_argument(kind):
         call()
 
 
-@pytest.mark.parametrize("name", ["softmax", "masks", "scores", "attention", "backends", "diagnose"])
+@pytest.mark.parametrize(
+    "name", ["softmax", "masks", "scores", "attention", "backends", "backward", "online", "tiled", "diagnose"]
+)
 def test_the_examples_in_docstrings_hold(name):
     module = sys.modules[f"attn_ref.{name}"]  # the attribute of that name may be a function
     result = doctest.testmod(module)
