@@ -1,65 +1,147 @@
 """Attention, written to be read.
 
-Read the files in this order; each one imports only from those above it:
+Read the files in this order; each one imports only from those above it.
 
-1. `shapes`     arguments are checked at the door
-2. `softmax`    scores become shares that sum to one
-3. `masks`      who may look at whom
-4. `problem`    one attention, checked and spelled out
-5. `scores`     how well each key matches each query
-6. `attention`  who reads what: softmax(q kᵀ / √d) v
-7. `backends`   which implementations this machine offers
-8. `backward`   the gradients by hand
-9. `online`     softmax in one pass, and how partial results merge
-10. `tiled`     attention tile by tile: the specification of the kernels
-11. `sentence`  the six-token sentence that the whole course follows
-12. `diagnose`  what a map of weights tells: entropy
-13. `plots`     pictures of scores and weights (needs matplotlib)
+Attention
+ 1. `shapes`      arguments are checked at the door
+ 2. `softmax`     scores become shares that sum to one
+ 3. `masks`       who may look at whom
+ 4. `problem`     one attention, checked and spelled out
+ 5. `scores`      how well each key matches each query
+ 6. `attention`   who reads what: softmax(q kᵀ / √d) v
+ 7. `backends`    which implementations this machine offers
+ 8. `backward`    the gradients by hand
 
-`import attn_ref` needs NumPy alone; every other library is loaded at the first use of what needs it.
+A model
+ 9. `positions`   sinusoids, rotations, ALiBi
+10. `context`     longer contexts than trained for: interpolation, NTK, YaRN
+11. `heads`       one vector cut into heads, and put together again
+12. `multihead`   several small attentions side by side (torch)
+13. `block`       norm, attention, feed-forward, residuals (torch)
+14. `tiny_lm`     a language model that trains in a minute (torch)
 
-House conventions: q is (..., n_q, d), k is (..., n_k, d), v is (..., n_k, d_v). A mask is called `allowed`,
-and True means "may attend". A query with nothing to attend to gets the output 0, never NaN.
+What it costs, and what saves it
+15. `cost`        FLOPs, bytes and the roofline, by formulas
+16. `cache`       keys and values of the tokens so far
+17. `paged`       the same in blocks, shared between sequences
+18. `packed`      sequences of different lengths in one call
+19. `decode`      one token, or one chunk, at a time
+
+Kernels
+20. `online`      softmax in one pass, and how partial results merge
+21. `tiled`       attention tile by tile: the specification of the kernels
+22. `numba_exp2`, `numba_steps`, `numba_forward`, `numba_backward`, `numba_decode`, `numba_backend`, `flash`   on a CPU
+23. `triton_tiles`, `triton_forward`, `triton_backward`, `triton_decode`, `triton_backend`, `triton_aot`       on a GPU
+24. `autograd`    kernels in torch's graph
+
+Looking
+25. `sentence`    the six-token sentence that the whole course follows
+26. `diagnose`    what a map of weights tells
+27. `plots`       pictures of scores and weights (matplotlib)
+28. `bench`       time and memory, measured
+
+`import attn_ref` needs NumPy alone; every other library is loaded by the first use of what needs it.
+
+House conventions: q is (..., Hq, n_q, d), k is (..., Hkv, n_k, d), v is (..., Hkv, n_k, d_v). A mask is called
+`allowed`, and True means "may attend". A query with nothing to attend to gets the output 0, never NaN.
 """
 
 from importlib import import_module
 
-from attn_ref import sentence
+from attn_ref import diagnose, sentence
 from attn_ref.attention import attention
 from attn_ref.backends import backends
 from attn_ref.backward import attention_backward, softmax_vjp
+from attn_ref.cache import KVCache, RollingKVCache
+from attn_ref.context import interpolate_positions, ntk_base, yarn_frequencies, yarn_temperature
+from attn_ref.decode import decode_step, prefill_in_chunks
 from attn_ref.diagnose import weights_entropy
+from attn_ref.heads import merge_heads, split_heads
 from attn_ref.masks import causal_mask, document_mask, padding_mask, prefix_mask, sliding_window_mask
 from attn_ref.online import merge_partials, online_update
+from attn_ref.packed import attention_left_padded, attention_packed, pack, unpack
+from attn_ref.paged import BlockPool, PagedKVCache, paged_attention
+from attn_ref.positions import alibi_bias, alibi_slopes, rope, sinusoidal
 from attn_ref.scores import attention_scores
 from attn_ref.softmax import logsumexp, softmax
 from attn_ref.tiled import tiled_attention, tiled_backward
 
 __version__ = "0.1.0"
+
+# What needs more than NumPy, or takes a while to load, and the file it comes from.
+LATER = {
+    "MultiHeadAttention": "multihead",
+    **dict.fromkeys(("TransformerBlock", "layer_norm", "rms_norm"), "block"),
+    **dict.fromkeys(("TinyLM", "causal_lm_loss", "generate"), "tiny_lm"),
+    **dict.fromkeys(("flash_forward", "flash_backward", "decode_split_kv"), "flash"),
+    **{module: module for module in ("bench", "cost", "plots")},
+}
 __all__ = [
+    "BlockPool",
+    "KVCache",
+    "MultiHeadAttention",
+    "PagedKVCache",
+    "RollingKVCache",
+    "TinyLM",
+    "TransformerBlock",
+    "alibi_bias",
+    "alibi_slopes",
     "attention",
     "attention_backward",
+    "attention_left_padded",
+    "attention_packed",
     "attention_scores",
     "backends",
+    "bench",
+    "causal_lm_loss",
     "causal_mask",
+    "cost",
+    "decode_split_kv",
+    "decode_step",
+    "diagnose",
     "document_mask",
+    "flash_backward",
+    "flash_forward",
+    "generate",
+    "interpolate_positions",
+    "layer_norm",
     "logsumexp",
+    "merge_heads",
     "merge_partials",
+    "ntk_base",
     "online_update",
+    "pack",
     "padding_mask",
+    "paged_attention",
     "plots",
+    "prefill_in_chunks",
     "prefix_mask",
+    "rms_norm",
+    "rope",
     "sentence",
+    "sinusoidal",
     "sliding_window_mask",
     "softmax",
     "softmax_vjp",
+    "split_heads",
     "tiled_attention",
     "tiled_backward",
+    "unpack",
     "weights_entropy",
+    "yarn_frequencies",
+    "yarn_temperature",
 ]
 
 
 def __getattr__(name):
-    if name == "plots":  # matplotlib costs half a second: only those who draw pay for it
-        return import_module("attn_ref.plots")
-    raise AttributeError(f"module 'attn_ref' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    if name not in LATER:
+        raise AttributeError(f"module 'attn_ref' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    try:
+        module = import_module(f"attn_ref.{LATER[name]}")
+    except ModuleNotFoundError as missing:
+        library = (missing.name or "").split(".")[0]
+        if library == "attn_ref":
+            raise
+        also = " scipy threadpoolctl" if library in ("numba", "llvmlite") else ""
+        raise ImportError(f"attn_ref.{name} needs {library}: pip install -c pins.txt {library}{also}") from missing
+    return module if LATER[name] == name else getattr(module, name)

@@ -82,4 +82,8 @@ def _refusal(name, problem, weights):
         return None if is_tensor(problem.q) else "q, k and v are NumPy arrays; pass torch tensors"
     if weights:
         return "return_weights asks for the whole matrix of weights, which a tiled kernel never holds"
+    if is_tensor(problem.q) and namespace(problem.q).is_grad_enabled():
+        learned = [x for x in ("bias", "sinks", "alibi") if getattr(getattr(problem, x), "requires_grad", False)]
+        if learned:
+            return f"{learned[0]} requires a gradient, and the kernels have those of q, k and v only; use 'torch'"
     return import_module(f"attn_ref.{name}_backend").refusal(problem)

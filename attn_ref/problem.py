@@ -58,7 +58,7 @@ def make_problem(
     lead, shapes = shape[: -3 if len(shape) > 2 else -2], ((*shape[:-1], n_k), (batch, n_heads, n_q, n_k))
     if not isinstance(causal, (bool, np.bool_)):
         raise TypeError(f"causal must be True or False, got {type(causal).__name__}; a mask is passed as allowed")
-    left, right = _window(window)
+    left, right = window_sides(window)
     length = _per_batch(kv_len, "kv_len", n_k, q, lead)
     if kv_len is not None and batch and not (int(length.min()) >= 0 and int(length.max()) <= n_k):
         raise ValueError(
@@ -132,7 +132,7 @@ def _common_dtype(*arrays):
     return np.result_type(*arrays)
 
 
-def _window(window):
+def window_sides(window):
     """(left, right) as kernels want it; an int w means self and w - 1 before."""
     if window is None:
         return UNBOUNDED, UNBOUNDED

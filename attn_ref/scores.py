@@ -66,6 +66,9 @@ def block_visible(problem, rows=slice(None), keys=slice(None)):
     if (problem.length < n_k).any():
         conditions.append(key < problem.length[:, None, None])
     visible = None if problem.allowed is None else problem.allowed[:, :, rows, keys]
+    if problem.bias is not None:  # by the mask, not by adding: NaN + -inf is NaN
+        finite = ~namespace(problem.bias).isneginf(problem.bias[:, :, rows, keys])
+        visible = finite if visible is None else visible & finite
     for condition in conditions:
         visible = condition[:, None] if visible is None else visible & condition[:, None]
     return visible

@@ -87,10 +87,12 @@ def tiled_backward(q, k, v, out, lse, grad_out, block_q=64, block_k=64, causal=F
 
 def visible_blocks(problem, rows, block_k):
     """The blocks of keys that some query of `rows` may see, by causality, window and length.  -> slices, in order"""
-    first = int(problem.offset.min(initial=0)) + rows.start - problem.left
-    last = int(problem.offset.max(initial=0)) + rows.stop - 1 + problem.right
-    stop = min(last + 1, int(problem.length.max(initial=0)))
-    return _blocks(max(first, 0) // block_k * block_k, stop, block_k)
+    if not problem.offset.size:
+        return []
+    first = max(int(problem.offset.min()) + rows.start - problem.left, 0)
+    last = int(problem.offset.max()) + rows.stop - 1 + problem.right
+    stop = min(last + 1, int(problem.length.max()))
+    return _blocks(first // block_k * block_k, stop, block_k) if first < stop else []
 
 
 def _blocks(start, stop, size):

@@ -1,0 +1,166 @@
+"""Hands a checked problem to the numba kernels: which of them, on which tiles, with how many workers.
+
+Measured on CPUs with AVX-512 and with AVX2: benchmarks/kernels.py. BLAS must keep to one thread inside the workers, and
+its library must be loaded before it can be told so.
+"""
+
+import functools
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import llvmlite.binding
+import numba
+import numpy as np
+import scipy.linalg  # noqa: F401  numba multiplies with SciPy's BLAS; the limit below must find it loaded
+from threadpoolctl import ThreadpoolController
+
+from attn_ref.numba_backward import backward_kernel
+from attn_ref.numba_decode import decode_kernel
+from attn_ref.numba_exp2 import COMPILE, LOG2_E
+from attn_ref.numba_forward import forward_kernel
+from attn_ref.scores import as_input, without_nonfinite, working
+from attn_ref.shapes import is_tensor, namespace
+
+FEW_QUERIES = 8  # up to here splitting the keys beats splitting the queries
+KEYS_PER_SPLIT = 512
+TILE_BACKWARD = 128, 512
+_compiled = {}
+
+
+def refusal(problem):
+    """The argument that keeps these kernels from a problem; None if nothing does."""
+    if is_tensor(problem.q) and problem.q.device.type != "cpu":
+        return f"q, k and v are on {problem.q.device}, and the numba kernels work on the CPU"
+    return None
+
+
+def forward(problem):
+    """-> out (B, Hq, n_q, d_v), log-sum-exp (B, Hq, n_q), by whichever kernel suits the number of queries"""
+    return by_splits(problem) if problem.q.shape[2] <= FEW_QUERIES else by_tiles(problem)
+
+
+def by_tiles(problem, tile_q=None, tile_k=None):
+    """The forward kernel: workers share the queries."""
+    best_q, best_k = _tile_forward()
+    return _forward(forward_kernel, problem, tile_q or best_q, tile_k or best_k)
+
+
+def by_splits(problem, splits=None, tile_k=None):
+    """The decoding kernel: workers share the keys. By default just enough parts to give each worker as many."""
+    workers, tasks = numba.get_num_threads(), problem.k.shape[0] * problem.k.shape[1] or 1
+    enough = min(workers // math.gcd(tasks, workers), problem.k.shape[2] // KEYS_PER_SPLIT + 1)
+    return _forward(decode_kernel, problem, tile_k or KEYS_PER_SPLIT, splits or enough)
+
+
+def _forward(kernel, problem, *sizes):
+    cache = {name: _with_room(getattr(problem, name)) for name in ("k", "v")}
+    q, k, v = _inputs(replace(problem, **cache))
+    out, lse = np.empty((*q.shape[:3], v.shape[3]), q.dtype), np.empty(q.shape[:3], q.dtype)
+    sinks = _array(np.full(q.shape[1], -np.inf) if problem.sinks is None else problem.sinks, q.dtype)
+    with _one_blas_thread():
+        _run(kernel, q, k, v, out, lse, *_options(problem, q.dtype), sinks, *sizes, numba.get_num_threads())
+    return as_input(_like(out, problem), problem), _like(lse, problem)
+
+
+def backward(problem, out, lse, grad_out, grad_lse=None, tile_q=TILE_BACKWARD[0], tile_k=TILE_BACKWARD[1]):
+    """-> dq, dk, dv of four axes; `out` and `lse` are those of `forward`"""
+    q, k, v = (without_nonfinite(x)[0] for x in _inputs(problem))
+    out, grad_out, lse = (_array(x, q.dtype) for x in (out, grad_out, lse))
+    grad_lse = _array(np.zeros(lse.shape) if grad_lse is None else grad_lse, q.dtype)
+    dq, group = np.zeros_like(q), q.shape[1] // k.shape[1]
+    dk, dv = (np.zeros((x.shape[0], q.shape[1], *x.shape[2:]), q.dtype) for x in (k, v))
+    with _one_blas_thread():
+        arguments = q, k, v, out, lse, grad_out, grad_lse, dq, dk, dv, *_options(problem, q.dtype)
+        _run(backward_kernel, *arguments, tile_q, tile_k, numba.get_num_threads())
+    dk, dv = (x.reshape(x.shape[0], -1, group, *x.shape[2:]).sum(2) if group > 1 else x for x in (dk, dv))
+    return tuple(as_input(_like(x, problem), problem) for x in (dq, dk, dv))
+
+
+def _inputs(problem):
+    dtype = np.dtype(str(working(problem.q[:0]).dtype).removeprefix("torch."))
+    return [_array(x, dtype) for x in (problem.q, problem.k, problem.v)]
+
+
+def _array(x, dtype):
+    """x for a kernel: contiguous, and read-only, because numba compiles anew for what it may write to."""
+    x = np.ascontiguousarray(_host(x), dtype).view()
+    x.flags.writeable = False
+    return x
+
+
+def _with_room(x):
+    """The start of each head's cache (B, H, n, d) as the whole cache, so that it need not be copied to be contiguous.
+
+    The kernels stop at `length`, so that the room behind it is never read.
+    """
+    x = _host(x) if x.dtype.itemsize > 2 else x
+    if is_tensor(x) or x.flags.c_contiguous or x.size == 0 or x.shape[0] * x.shape[1] == 1:
+        return x
+    (batch, heads, n, d), (s0, s1, s2, _) = x.shape, x.strides
+    room = (s1 if heads > 1 else s0) // s2 if s2 > 0 else 0
+    whole = tuple(x.itemsize * size for size in (heads * room * d, room * d, d, 1))
+    if room < n or any(x.strides[axis] != whole[axis] for axis in range(4) if x.shape[axis] > 1):
+        return x
+    return np.lib.stride_tricks.as_strided(x, (batch, heads, room, d), whole)
+
+
+def _options(problem, dtype):
+    """The options as the kernels take them: scores in base 2, absent ones as neutral values that cost no memory."""
+    shape, base2 = (*problem.q.shape[:3], problem.k.shape[2]), dtype.type(LOG2_E)
+    allowed = np.True_ if problem.allowed is None else _host(problem.allowed)
+    bias = dtype.type(0) if problem.bias is None else _host(problem.bias).astype(dtype, copy=False)
+    alibi = np.zeros(shape[1]) if problem.alibi is None else _array(problem.alibi, dtype) * base2
+    flags = problem.allowed is not None, problem.bias is not None, problem.alibi is not None
+    return (
+        _array(problem.offset, np.int64), _array(problem.length, np.int64), problem.left, problem.right,
+        dtype.type(problem.scale) * base2, dtype.type(problem.softcap) * base2,
+        (np.broadcast_to(allowed, shape), np.broadcast_to(bias, shape)), flags, _array(alibi, dtype),
+    )  # fmt: skip
+
+
+def _host(x):
+    return working(x).detach().numpy() if is_tensor(x) else x
+
+
+def _like(x, problem):
+    return namespace(problem.q).from_numpy(x) if is_tensor(problem.q) else x
+
+
+def _run(kernel, *arguments):
+    """Call a kernel, compiled once for each dtype: left to itself, numba compiles anew for each layout of a mask."""
+    key = kernel, arguments[0].dtype
+    if key not in _compiled:
+        _forget_if_stale(Path(kernel.stats.cache_path))
+        types = (numba.typeof(x) for x in arguments)
+        types = tuple(_any_layout(x) if isinstance(x, numba.types.Tuple) else x for x in types)
+        _compiled[key] = numba.njit(types, **COMPILE)(kernel.py_func)
+    _compiled[key](*arguments)
+
+
+def _any_layout(arrays):
+    return numba.types.Tuple([x.copy(layout="A", readonly=True) for x in arrays])
+
+
+@functools.cache
+def _forget_if_stale(cache):
+    """numba compiles a kernel again when its own file has changed, but not when the steps that it calls have."""
+    changed = max(path.stat().st_mtime for path in Path(__file__).parent.glob("numba_*.py"))
+    for index in cache.glob("numba_*.nbi"):
+        if index.stat().st_mtime < changed:
+            index.unlink(missing_ok=True)
+
+
+@functools.cache
+def _tile_forward():
+    """Tiles whose scores stay in the second-level cache; without AVX-512, larger ones hide BLAS's overhead."""
+    return (128, 512) if llvmlite.binding.get_host_cpu_features().get("avx512f") else (256, 512)
+
+
+@functools.cache
+def _blas():
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _one_blas_thread():
+    return _blas().limit(limits=1)

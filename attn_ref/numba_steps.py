@@ -1,0 +1,199 @@
+"""The elementwise steps on one tile of scores, each its own small function so that the compiler vectorises it.
+
+A tile holds keys × queries, s[j, i], in base 2. `position` (rows,) says where each query stands, counted from the
+tile's first key; `slope` (rows,) is its head's ALiBi slope. Derived in course/11_numba.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from attn_ref.numba_exp2 import FAST, LOG2_E, exp2
+
+LOWEST = -3e38  # below every score, and finite: -inf - -inf would be NaN
+step = njit(cache=True, fastmath=FAST)
+
+
+@step
+def transpose_scaled(x, scale, xt):
+    """xt = scale xᵀ: the one transposition, so that all products with the tile's keys are plain."""
+    for i in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            xt[c, i] = x[i, c] * scale
+
+
+@step
+def score_tile(s, k, qt, position, left, right, softcap, slope, allowed, bias, flags):
+    """What softmax sees for a tile, k (keys, d) by qt (d, rows); returns whether anything in it may be forbidden."""
+    has_allowed, has_bias, has_alibi = flags
+    np.dot(k, qt, out=s)
+    if softcap > 0:
+        cap(s, softcap)
+    if has_bias:
+        add_bias(s, bias)
+    if has_alibi:
+        subtract_distance(s, position, slope)
+    outside = position[-1] - left > 0 or position[0] + right < s.shape[0] - 1
+    if outside:
+        hide(s, position, left, right)
+    if has_allowed:
+        forbid(s, allowed)
+    return outside or has_allowed or has_bias
+
+
+@step
+def cap(s, limit):
+    """c·tanh(s / c), by tanh x = 1 - 2 / (e²ˣ + 1)."""
+    flat, one, two = s.reshape(-1), s.dtype.type(1), s.dtype.type(2)
+    stretch = two * s.dtype.type(LOG2_E) / limit
+    for i in range(flat.size):
+        flat[i] = limit * (one - two / (exp2(flat[i] * stretch) + one))
+
+
+@step
+def subtract_distance(s, position, slope):
+    """ALiBi: s - slope·|p - j|."""
+    for j in range(s.shape[0]):
+        for i in range(s.shape[1]):
+            s[j, i] -= slope[i] * s.dtype.type(abs(position[i] - j))
+
+
+@step
+def add_bias(s, bias):
+    """bias (queries, keys) is in base e; where it is -inf it forbids, whatever the key holds."""
+    for i in range(s.shape[1]):
+        for j in range(s.shape[0]):
+            s[j, i] = s[j, i] + bias[i, j] * s.dtype.type(LOG2_E) if bias[i, j] > -np.inf else s.dtype.type(-np.inf)
+
+
+@step
+def forbid(s, allowed):
+    for i in range(s.shape[1]):
+        for j in range(s.shape[0]):
+            if not allowed[i, j]:
+                s[j, i] = -np.inf
+
+
+@step
+def hide(s, position, left, right):
+    """-inf where key j lies outside of p - left .. p + right."""
+    for j in range(s.shape[0]):
+        for i in range(s.shape[1]):
+            if j < position[i] - left or j > position[i] + right:
+                s[j, i] = -np.inf
+
+
+@step
+def raise_max(s, row_max, shrink):
+    """row_max becomes the maximum so far, and shrink what the old sums must be multiplied by: 2^(old - new)."""
+    for i in range(s.shape[1]):
+        shrink[i] = row_max[i]
+    for j in range(s.shape[0]):
+        for i in range(s.shape[1]):
+            row_max[i] = max(row_max[i], s[j, i])
+    for i in range(s.shape[1]):
+        shrink[i] = exp2(shrink[i] - row_max[i])
+
+
+@step
+def weigh(s, row_max, row_sum, shrink):
+    """s becomes the unnormalised weights 2^(s - max), and row_sum their sum so far."""
+    for i in range(s.shape[1]):
+        row_sum[i] *= shrink[i]
+    for j in range(s.shape[0]):
+        for i in range(s.shape[1]):
+            s[j, i] = exp2(s[j, i] - row_max[i])
+            row_sum[i] += s[j, i]
+
+
+@step
+def accumulate(acc, shrink, add):
+    for i in range(acc.shape[0]):
+        for c in range(acc.shape[1]):
+            acc[i, c] = acc[i, c] * shrink[i] + add[i, c]
+
+
+@step
+def all_finite(x):
+    """Whether no entry is NaN or inf: 0 · x is 0 for all others, so that one sum tells."""
+    total = x.dtype.type(0)
+    for j in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            total += x[j, c] * x.dtype.type(0)
+    return total == 0
+
+
+@step
+def weighted_values(s, v, masked, out):
+    """out = sᵀ V, where a value that nobody may read has no effect, whatever it holds."""
+    if masked and not all_finite(v):
+        out[:] = 0
+        add_seen(s, v, out)
+    else:
+        np.dot(s.T, v, out=out)
+
+
+@step
+def add_seen(s, v, total):
+    """total += sᵀ V where a weight of 0 means "not read", so that a hidden NaN stays hidden (0 · NaN would be NaN)."""
+    for j in range(s.shape[0]):
+        for i in range(s.shape[1]):
+            if s[j, i] != 0:
+                for c in range(v.shape[1]):
+                    total[i, c] += s[j, i] * v[j, c]
+
+
+@step
+def finish(acc, row_max, row_sum, out, lse):
+    """out = acc / row_sum and the log-sum-exp in base e; 0 and -inf for a row that saw nothing."""
+    for i in range(acc.shape[0]):
+        seen = row_sum[i] != 0
+        lse[i] = (row_max[i] + math.log2(row_sum[i])) / LOG2_E if seen else -np.inf
+        share = 1 / row_sum[i] if seen else 0.0
+        for c in range(acc.shape[1]):
+            out[i, c] = acc[i, c] * acc.dtype.type(share)
+
+
+@step
+def row_terms(out, grad_out, lse, grad_lse, delta, base2):
+    """What each query brings to its gradients: δ = Σ dO·O - dlse, and its log-sum-exp in base 2, 0 for an empty row."""
+    for i in range(out.shape[0]):
+        delta[i] = -grad_lse[i]
+        for c in range(out.shape[1]):
+            delta[i] += grad_out[i, c] * out[i, c]
+        base2[i] = lse[i] * LOG2_E if lse[i] != -np.inf else 0.0
+
+
+@step
+def weigh_again(s, lse):
+    """s becomes the weights themselves, from the log-sum-exp (base 2) that the forward pass kept."""
+    for j in range(s.shape[0]):
+        for i in range(s.shape[1]):
+            s[j, i] = exp2(s[j, i] - lse[i])
+
+
+@step
+def score_gradients(s, grad_weights, delta):
+    """s, the weights, becomes the gradient of the scores: w (dw - δ)."""
+    for j in range(s.shape[0]):
+        for i in range(s.shape[1]):
+            s[j, i] *= grad_weights[j, i] - delta[i]
+
+
+@step
+def through_cap(grad, k, qt, limit, buffer):
+    """The gradient before the cap: 1 - tanh² of what it was, from the products anew."""
+    raw = buffer[: grad.size].reshape(grad.shape)
+    np.dot(k, qt, out=raw)
+    cap(raw, limit)
+    for j in range(grad.shape[0]):
+        for i in range(grad.shape[1]):
+            grad[j, i] *= 1 - (raw[j, i] / limit) ** 2
+
+
+@step
+def add_to(total, x, scale):
+    for i in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            total[i, c] += x[i, c] * scale
