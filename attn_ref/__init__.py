@@ -30,8 +30,10 @@ What it costs, and what saves it
 Kernels
 20. `online`      softmax in one pass, and how partial results merge
 21. `tiled`       attention tile by tile: the specification of the kernels
-22. `numba_exp2`, `numba_steps`, `numba_forward`, `numba_backward`, `numba_decode`, `numba_backend`, `flash`   on a CPU
-23. `triton_tiles`, `triton_forward`, `triton_backward`, `triton_decode`, `triton_backend`, `triton_aot`       on a GPU
+22. `numba_compile`, `numba_exp2`, `numba_steps`, `numba_forward`, `numba_backward`, `numba_decode`,
+    `numba_backend`, `flash`   the same on a CPU, compiled
+23. `triton_tiles`, `triton_forward`, `triton_backward`, `triton_decode`, `triton_backend`, `triton_aot`
+    the same on a GPU
 24. `autograd`    kernels in torch's graph
 
 Looking

@@ -7,7 +7,6 @@ its library must be loaded before it can be told so.
 import functools
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import llvmlite.binding
 import numba
@@ -16,8 +15,9 @@ import scipy.linalg  # noqa: F401  numba multiplies with SciPy's BLAS; the limit
 from threadpoolctl import ThreadpoolController
 
 from attn_ref.numba_backward import backward_kernel
+from attn_ref.numba_compile import run
 from attn_ref.numba_decode import decode_kernel
-from attn_ref.numba_exp2 import COMPILE, LOG2_E
+from attn_ref.numba_exp2 import LOG2_E
 from attn_ref.numba_forward import forward_kernel
 from attn_ref.scores import as_input, without_nonfinite, working
 from attn_ref.shapes import is_tensor, namespace
@@ -25,7 +25,6 @@ from attn_ref.shapes import is_tensor, namespace
 FEW_QUERIES = 8  # up to here splitting the keys beats splitting the queries
 KEYS_PER_SPLIT = 512
 TILE_BACKWARD = 128, 512
-_compiled = {}
 
 
 def refusal(problem):
@@ -59,7 +58,7 @@ def _forward(kernel, problem, *sizes):
     out, lse = np.empty((*q.shape[:3], v.shape[3]), q.dtype), np.empty(q.shape[:3], q.dtype)
     sinks = _array(np.full(q.shape[1], -np.inf) if problem.sinks is None else problem.sinks, q.dtype)
     with _one_blas_thread():
-        _run(kernel, q, k, v, out, lse, *_options(problem, q.dtype), sinks, *sizes, numba.get_num_threads())
+        run(kernel, q, k, v, out, lse, *_options(problem, q.dtype), sinks, *sizes, numba.get_num_threads())
     return as_input(_like(out, problem), problem), _like(lse, problem)
 
 
@@ -72,7 +71,7 @@ def backward(problem, out, lse, grad_out, grad_lse=None, tile_q=TILE_BACKWARD[0]
     dk, dv = (np.zeros((x.shape[0], q.shape[1], *x.shape[2:]), q.dtype) for x in (k, v))
     with _one_blas_thread():
         arguments = q, k, v, out, lse, grad_out, grad_lse, dq, dk, dv, *_options(problem, q.dtype)
-        _run(backward_kernel, *arguments, tile_q, tile_k, numba.get_num_threads())
+        run(backward_kernel, *arguments, tile_q, tile_k, numba.get_num_threads())
     dk, dv = (x.reshape(x.shape[0], -1, group, *x.shape[2:]).sum(2) if group > 1 else x for x in (dk, dv))
     return tuple(as_input(_like(x, problem), problem) for x in (dq, dk, dv))
 
@@ -125,30 +124,6 @@ def _host(x):
 
 def _like(x, problem):
     return namespace(problem.q).from_numpy(x) if is_tensor(problem.q) else x
-
-
-def _run(kernel, *arguments):
-    """Call a kernel, compiled once for each dtype: left to itself, numba compiles anew for each layout of a mask."""
-    key = kernel, arguments[0].dtype
-    if key not in _compiled:
-        _forget_if_stale(Path(kernel.stats.cache_path))
-        types = (numba.typeof(x) for x in arguments)
-        types = tuple(_any_layout(x) if isinstance(x, numba.types.Tuple) else x for x in types)
-        _compiled[key] = numba.njit(types, **COMPILE)(kernel.py_func)
-    _compiled[key](*arguments)
-
-
-def _any_layout(arrays):
-    return numba.types.Tuple([x.copy(layout="A", readonly=True) for x in arrays])
-
-
-@functools.cache
-def _forget_if_stale(cache):
-    """numba compiles a kernel again when its own file has changed, but not when the steps that it calls have."""
-    changed = max(path.stat().st_mtime for path in Path(__file__).parent.glob("numba_*.py"))
-    for index in cache.glob("numba_*.nbi"):
-        if index.stat().st_mtime < changed:
-            index.unlink(missing_ok=True)
 
 
 @functools.cache

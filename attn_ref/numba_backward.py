@@ -10,7 +10,8 @@ import numpy as np
 from numba import njit, prange
 
 from attn_ref import numba_steps as step
-from attn_ref.numba_exp2 import COMPILE, LOG2_E
+from attn_ref.numba_compile import COMPILE
+from attn_ref.numba_exp2 import LOG2_E, exp2
 
 
 @njit(**COMPILE)
@@ -35,8 +36,8 @@ def backward_kernel(q, k, v, out, lse, grad_out, grad_lse, dq, dk, dv, offset, l
                 qt, dot = buffer_qt[: rows * d].reshape(d, rows), buffer_dot[: rows * d_v].reshape(d_v, rows)
                 step.transpose_scaled(q[b, h, i0:i1], scale, qt)
                 step.transpose_scaled(grad_out[b, h, i0:i1], q.dtype.type(1), dot)
-                step.row_terms(out[b, h, i0:i1], grad_out[b, h, i0:i1], lse[b, h, i0:i1], grad_lse[b, h, i0:i1],
-                               delta, base2)  # fmt: skip
+                row_terms(out[b, h, i0:i1], grad_out[b, h, i0:i1], lse[b, h, i0:i1], grad_lse[b, h, i0:i1],
+                          delta, base2)  # fmt: skip
                 stop = min(length[b], position[-1] + right + 1)
                 for j0 in range(max(position[0] - left, 0), stop, tile_k):
                     j1 = min(j0 + tile_k, stop)
@@ -45,16 +46,53 @@ def backward_kernel(q, k, v, out, lse, grad_out, grad_lse, dq, dk, dv, offset, l
                     by_key = buffer_add[: (j1 - j0) * d_v].reshape(j1 - j0, d_v)
                     step.score_tile(s, k[b, g, j0:j1], qt, position - j0, left, right, softcap, slope,
                                     allowed[b, h, i0:i1, j0:j1], bias[b, h, i0:i1, j0:j1], flags)  # fmt: skip
-                    step.weigh_again(s, base2)
+                    weigh_again(s, base2)
                     np.dot(s, grad_out[b, h, i0:i1], out=by_key)
                     step.add_to(dv[b, h, j0:j1], by_key, 1)
                     np.dot(v[b, g, j0:j1], dot, out=dw)
-                    step.score_gradients(s, dw, delta)
+                    score_gradients(s, dw, delta)
                     if softcap > 0:
-                        step.through_cap(s, k[b, g, j0:j1], qt, softcap, buffer_dw)
+                        through_cap(s, k[b, g, j0:j1], qt, softcap, buffer_dw)
                     by_key = buffer_add[: (j1 - j0) * d].reshape(j1 - j0, d)
                     np.dot(s, q[b, h, i0:i1], out=by_key)
                     step.add_to(dk[b, h, j0:j1], by_key, scale / LOG2_E)
                     by_query = buffer_add[: rows * d].reshape(rows, d)
                     np.dot(s.T, k[b, g, j0:j1], out=by_query)
                     step.add_to(dq[b, h, i0:i1], by_query, scale / LOG2_E)
+
+
+@step.step
+def row_terms(out, grad_out, lse, grad_lse, delta, base2):
+    """What each query brings to its gradients: δ = Σ dO·O - dlse, and its log-sum-exp in base 2, 0 for an empty row."""
+    for i in range(out.shape[0]):
+        delta[i] = -grad_lse[i]
+        for c in range(out.shape[1]):
+            delta[i] += grad_out[i, c] * out[i, c]
+        base2[i] = lse[i] * LOG2_E if lse[i] != -np.inf else 0.0
+
+
+@step.step
+def weigh_again(s, lse):
+    """s becomes the weights themselves, from the log-sum-exp (base 2) that the forward pass kept."""
+    for j in range(s.shape[0]):
+        for i in range(s.shape[1]):
+            s[j, i] = exp2(s[j, i] - lse[i])
+
+
+@step.step
+def score_gradients(s, grad_weights, delta):
+    """s, the weights, becomes the gradient of the scores: w (dw - δ)."""
+    for j in range(s.shape[0]):
+        for i in range(s.shape[1]):
+            s[j, i] *= grad_weights[j, i] - delta[i]
+
+
+@step.step
+def through_cap(grad, k, qt, limit, buffer):
+    """The gradient before the cap: 1 - tanh² of what it was, from the products anew."""
+    raw = buffer[: grad.size].reshape(grad.shape)
+    np.dot(k, qt, out=raw)
+    step.cap(raw, limit)
+    for j in range(grad.shape[0]):
+        for i in range(grad.shape[1]):
+            grad[j, i] *= 1 - (raw[j, i] / limit) ** 2

@@ -10,13 +10,12 @@ import math
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, overload
 
+from attn_ref.numba_compile import FAST
+
 LOG2_E = math.log2(math.e)
-# Scores of -inf must weigh nothing and NaN must stay NaN, so "fast" stops short of assuming that neither occurs.
-FAST = {"contract", "reassoc", "arcp", "nsz"}
-COMPILE = {"parallel": True, "cache": True, "fastmath": FAST}
 
 
 def exp2(x):
@@ -57,11 +56,3 @@ def _power_of_two(typing_context, n):
         return builder.bitcast(builder.shl(exponent, ir.Constant(ir.IntType(32), 23)), ir.FloatType())
 
     return types.float32(types.int32), generate
-
-
-@njit(cache=True, fastmath=FAST)
-def exp2_all(x):
-    """2ˣ of every entry, in place."""
-    flat = x.reshape(-1)
-    for i in range(flat.size):
-        flat[i] = exp2(flat[i])

@@ -12,7 +12,8 @@ import numpy as np
 from numba import njit, prange
 
 from attn_ref import numba_steps as step
-from attn_ref.numba_exp2 import COMPILE, LOG2_E
+from attn_ref.numba_compile import COMPILE
+from attn_ref.numba_exp2 import LOG2_E
 
 
 @njit(**COMPILE)

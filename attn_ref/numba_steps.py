@@ -9,7 +9,8 @@ import math
 import numpy as np
 from numba import njit
 
-from attn_ref.numba_exp2 import FAST, LOG2_E, exp2
+from attn_ref.numba_compile import FAST
+from attn_ref.numba_exp2 import LOG2_E, exp2
 
 LOWEST = -3e38  # below every score, and finite: -inf - -inf would be NaN
 step = njit(cache=True, fastmath=FAST)
@@ -153,43 +154,6 @@ def finish(acc, row_max, row_sum, out, lse):
         share = 1 / row_sum[i] if seen else 0.0
         for c in range(acc.shape[1]):
             out[i, c] = acc[i, c] * acc.dtype.type(share)
-
-
-@step
-def row_terms(out, grad_out, lse, grad_lse, delta, base2):
-    """What each query brings to its gradients: δ = Σ dO·O - dlse, and its log-sum-exp in base 2, 0 for an empty row."""
-    for i in range(out.shape[0]):
-        delta[i] = -grad_lse[i]
-        for c in range(out.shape[1]):
-            delta[i] += grad_out[i, c] * out[i, c]
-        base2[i] = lse[i] * LOG2_E if lse[i] != -np.inf else 0.0
-
-
-@step
-def weigh_again(s, lse):
-    """s becomes the weights themselves, from the log-sum-exp (base 2) that the forward pass kept."""
-    for j in range(s.shape[0]):
-        for i in range(s.shape[1]):
-            s[j, i] = exp2(s[j, i] - lse[i])
-
-
-@step
-def score_gradients(s, grad_weights, delta):
-    """s, the weights, becomes the gradient of the scores: w (dw - δ)."""
-    for j in range(s.shape[0]):
-        for i in range(s.shape[1]):
-            s[j, i] *= grad_weights[j, i] - delta[i]
-
-
-@step
-def through_cap(grad, k, qt, limit, buffer):
-    """The gradient before the cap: 1 - tanh² of what it was, from the products anew."""
-    raw = buffer[: grad.size].reshape(grad.shape)
-    np.dot(k, qt, out=raw)
-    cap(raw, limit)
-    for j in range(grad.shape[0]):
-        for i in range(grad.shape[1]):
-            grad[j, i] *= 1 - (raw[j, i] / limit) ** 2
 
 
 @step

@@ -1,0 +1,39 @@
+"""A kernel is compiled once for each dtype, in seconds, and kept on disk, so that the next process starts at once.
+
+Left to itself, numba would compile anew for each way of broadcasting a mask, and would not notice when a step that a
+kernel calls has changed. Used in course/11_numba.
+"""
+
+import functools
+from pathlib import Path
+
+import numba
+
+# Scores of -inf must weigh nothing and NaN must stay NaN, so "fast" stops short of assuming that neither occurs.
+FAST = {"contract", "reassoc", "arcp", "nsz"}
+COMPILE = {"parallel": True, "cache": True, "fastmath": FAST}
+_compiled = {}
+
+
+def run(kernel, *arguments):
+    """Call a kernel; what it may not know of its arguments beforehand is the layout of the masks, a tuple."""
+    key = kernel, arguments[0].dtype
+    if key not in _compiled:
+        _forget_if_stale(Path(kernel.stats.cache_path))
+        types = (numba.typeof(x) for x in arguments)
+        types = tuple(_any_layout(x) if isinstance(x, numba.types.Tuple) else x for x in types)
+        _compiled[key] = numba.njit(types, **COMPILE)(kernel.py_func)
+    _compiled[key](*arguments)
+
+
+def _any_layout(arrays):
+    return numba.types.Tuple([x.copy(layout="A", readonly=True) for x in arrays])
+
+
+@functools.cache
+def _forget_if_stale(cache):
+    """numba compiles a kernel again when its own file has changed, but not when the steps that it calls have."""
+    changed = max(path.stat().st_mtime for path in Path(__file__).parent.glob("numba_*.py"))
+    for index in cache.glob("numba_*.nbi"):
+        if index.stat().st_mtime < changed:
+            index.unlink(missing_ok=True)
