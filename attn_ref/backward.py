@@ -12,9 +12,9 @@ from importlib import import_module
 import numpy as np
 
 from attn_ref.attention import dense_weights
-from attn_ref.problem import make_problem
+from attn_ref.problem import make_problem, real_beside
 from attn_ref.scores import as_input, over_heads, scaled_scores, without_nonfinite, working
-from attn_ref.shapes import namespace, real_array, same_side
+from attn_ref.shapes import namespace, one_library, real_array
 
 
 def softmax_vjp(weights, grad):
@@ -27,6 +27,7 @@ def softmax_vjp(weights, grad):
     [0.25, -0.25]
     """
     weights, grad = real_array(weights, "weights", axes=1), real_array(grad, "grad", axes=1)
+    one_library(weights=weights, grad=grad)
     if weights.shape != grad.shape:
         raise ValueError(f"grad must have the shape of weights, {tuple(weights.shape)}, got {tuple(grad.shape)}")
     return weights * (grad - (weights * grad).sum(-1)[..., None])
@@ -47,6 +48,8 @@ def attention_backward(q, k, v, grad_out, *, out=None, lse=None, backend=None, *
     """
     problem = make_problem(q, k, v, **options)
     grad_out = of_the_output(grad_out, "grad_out", problem)
+    out = None if out is None else of_the_output(out, "out", problem)
+    lse = None if lse is None else of_the_output(lse, "lse", problem, axes=1)
     backends = import_module("attn_ref.backends")
     name = backends.pick(problem, backend)
     if name in ("numpy", "torch"):
@@ -68,7 +71,8 @@ def dense_backward(problem, grad_out):
     grad_out, heads_per_kv = working(grad_out), weights.shape[1] // k.shape[1]
     grad_scores = softmax_vjp(weights, over_heads(grad_out, v.swapaxes(-1, -2)))
     if problem.softcap:  # d/ds c·tanh(s / c) = 1 - tanh²(s / c): a score at the cap no longer moves
-        grad_scores = grad_scores * (1 - namespace(k).tanh(scaled_scores(problem) / problem.softcap) ** 2)
+        scores, _ = without_nonfinite(scaled_scores(problem))  # a masked NaN times a weight of 0 would be NaN
+        grad_scores = grad_scores * (1 - namespace(k).tanh(scores / problem.softcap) ** 2)
     dq = over_heads(grad_scores, k) * problem.scale
     dk = _over_group(grad_scores.swapaxes(-1, -2) @ working(problem.q), heads_per_kv) * problem.scale
     dv = _over_group(weights.swapaxes(-1, -2) @ grad_out, heads_per_kv)
@@ -77,7 +81,7 @@ def dense_backward(problem, grad_out):
 
 def _over_group(x, heads_per_kv):
     """The gradients of a group's query heads, summed for the KV head they share.  (B, Hq, ...) -> (B, Hkv, ...)"""
-    return x.reshape(x.shape[0], -1, heads_per_kv, *x.shape[2:]).sum(2)
+    return x.reshape(x.shape[0], x.shape[1] // heads_per_kv, heads_per_kv, *x.shape[2:]).sum(2)
 
 
 def as_given(x, like, problem):
@@ -92,7 +96,7 @@ def as_given(x, like, problem):
 def of_the_output(x, name, problem, axes=2):
     """An array shaped like the output (or, with one axis, like its log-sum-exp), checked, as (B, Hq, n_q, ...)."""
     shape = problem.shape if axes == 2 else problem.shape[:-1]
-    x = same_side(real_array(x, name), name, problem.q)
+    x = real_beside(x, name, problem.q)
     if tuple(x.shape) != shape:
         raise ValueError(
             f"{name} must have the shape {shape} that attention gives for these q, k and v, got {tuple(x.shape)}"

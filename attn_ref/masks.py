@@ -67,7 +67,7 @@ def document_mask(doc_ids):
     """
     doc_ids = np.asarray(whole_array(doc_ids, "doc_ids", axes=1))
     starts = np.flatnonzero(np.diff(doc_ids)) + 1
-    if len(np.unique(doc_ids)) <= len(starts):
+    if len(np.unique(doc_ids)) < len(starts) + (len(doc_ids) > 0):
         raise ValueError(f"doc_ids must come in runs, one a document, but an id returns later: {doc_ids.tolist()[:20]}")
     return (doc_ids[:, None] == doc_ids) & causal_mask(len(doc_ids), len(doc_ids))
 

@@ -64,7 +64,7 @@ def _forward(kernel, problem, *sizes):
 
 def backward(problem, out, lse, grad_out, grad_lse=None, tile_q=TILE_BACKWARD[0], tile_k=TILE_BACKWARD[1]):
     """-> dq, dk, dv of four axes; `out` and `lse` are those of `forward`"""
-    q, k, v = (without_nonfinite(x)[0] for x in _inputs(problem))
+    q, k, v = (_array(without_nonfinite(x)[0], x.dtype) for x in _inputs(problem))
     out, grad_out, lse = (_array(x, q.dtype) for x in (out, grad_out, lse))
     grad_lse = _array(np.zeros(lse.shape) if grad_lse is None else grad_lse, q.dtype)
     dq, group = np.zeros_like(q), q.shape[1] // k.shape[1]
@@ -72,7 +72,7 @@ def backward(problem, out, lse, grad_out, grad_lse=None, tile_q=TILE_BACKWARD[0]
     with _one_blas_thread():
         arguments = q, k, v, out, lse, grad_out, grad_lse, dq, dk, dv, *_options(problem, q.dtype)
         run(backward_kernel, *arguments, tile_q, tile_k, numba.get_num_threads())
-    dk, dv = (x.reshape(x.shape[0], -1, group, *x.shape[2:]).sum(2) if group > 1 else x for x in (dk, dv))
+    dk, dv = (x.reshape(*k.shape[:2], group, *x.shape[2:]).sum(2) if group > 1 else x for x in (dk, dv))
     return tuple(as_input(_like(x, problem), problem) for x in (dq, dk, dv))
 
 
@@ -119,7 +119,9 @@ def _options(problem, dtype):
 
 
 def _host(x):
-    return working(x).detach().numpy() if is_tensor(x) else x
+    if not is_tensor(x):
+        return x
+    return (working(x) if x.is_floating_point() else x).detach().numpy()  # a mask of bools stays one
 
 
 def _like(x, problem):

@@ -1,4 +1,4 @@
-"""2ˣ for whole arrays at ten times the speed of math.exp, which numba cannot vectorise without Intel's SVML.
+"""2ˣ, and tanh by it, at ten times the speed of math.exp, which numba cannot vectorise without Intel's SVML.
 
     2ˣ = 2ⁿ · 2ʳ,  n = round(x),  r = x - n in [-½, ½]
 
@@ -45,6 +45,31 @@ def _exp2_single(x):
 
 def _exp2_double(x):
     return 0.0 if x < -1022.0 else math.exp(x * 0.6931471805599453)
+
+
+def tanh(x):
+    """The hyperbolic tangent inside a compiled function."""
+    return np.tanh(x)
+
+
+@overload(tanh, jit_options={"fastmath": FAST})
+def _tanh(x):
+    return _tanh_single if x == types.float32 else _tanh_double
+
+
+def _tanh_single(x):
+    # 1 - 2 / (e²ˣ + 1) would round small x away, so those have an odd polynomial.
+    square = x * x
+    p = np.float32(1.75242970e-02)
+    p = p * square + np.float32(-5.32097812e-02)
+    p = p * square + np.float32(1.33289342e-01)
+    p = p * square + np.float32(-3.33333283e-01)
+    large = np.float32(1.0) - np.float32(2.0) / (exp2(x * np.float32(2 * LOG2_E)) + np.float32(1.0))
+    return x + x * square * p if square < np.float32(0.25) else large
+
+
+def _tanh_double(x):
+    return math.tanh(x)
 
 
 @intrinsic

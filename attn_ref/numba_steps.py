@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from attn_ref.numba_compile import FAST
-from attn_ref.numba_exp2 import LOG2_E, exp2
+from attn_ref.numba_exp2 import LOG2_E, exp2, tanh
 
 LOWEST = -3e38  # below every score, and finite: -inf - -inf would be NaN
 step = njit(cache=True, fastmath=FAST)
@@ -45,11 +45,10 @@ def score_tile(s, k, qt, position, left, right, softcap, slope, allowed, bias, f
 
 @step
 def cap(s, limit):
-    """c·tanh(s / c), by tanh x = 1 - 2 / (e²ˣ + 1)."""
-    flat, one, two = s.reshape(-1), s.dtype.type(1), s.dtype.type(2)
-    stretch = two * s.dtype.type(LOG2_E) / limit
+    """c·tanh(s / c)"""
+    flat, shrink = s.reshape(-1), 1 / limit
     for i in range(flat.size):
-        flat[i] = limit * (one - two / (exp2(flat[i] * stretch) + one))
+        flat[i] = limit * tanh(flat[i] * shrink)
 
 
 @step

@@ -8,7 +8,7 @@ for the output. The state of two halves merges into that of the whole, in any or
 
 import numpy as np
 
-from attn_ref.shapes import namespace, real_array
+from attn_ref.shapes import namespace, one_library, real_array
 
 
 def online_update(row_max, row_sum, acc, scores, values):
@@ -57,26 +57,29 @@ def _checked(row_max, row_sum, acc, scores, values):
     row_max, row_sum = real_array(row_max, "row_max"), real_array(row_sum, "row_sum")
     acc, scores = real_array(acc, "acc", axes=1), real_array(scores, "scores", axes=1)
     values = real_array(values, "values", axes=2, shape="(..., b, d_v)")
+    one_library(row_max=row_max, row_sum=row_sum, acc=acc, scores=scores, values=values)
+    if scores.shape[-1] != values.shape[-2]:
+        raise ValueError(
+            f"scores are for {scores.shape[-1]} keys but values holds {values.shape[-2]}; one column of scores is one "
+            f"row of values. Got scores {tuple(scores.shape)}, values {tuple(values.shape)}"
+        )
     rows = tuple(scores.shape[:-1])
     for name, x in (("row_max", row_max), ("row_sum", row_sum)):
         if tuple(x.shape) != rows:
             raise ValueError(f"{name} must hold one number for each row of scores, {rows}, got shape {tuple(x.shape)}")
     if tuple(acc.shape) != (*rows, values.shape[-1]):
         raise ValueError(f"acc must be (rows..., d_v) = {(*rows, values.shape[-1])}, got shape {tuple(acc.shape)}")
-    if scores.shape[-1] != values.shape[-2]:
-        raise ValueError(
-            f"scores are for {scores.shape[-1]} keys but values holds {values.shape[-2]}; one column of scores is one "
-            f"row of values. Got scores {tuple(scores.shape)}, values {tuple(values.shape)}"
-        )
     return row_max, row_sum, acc, scores, values
 
 
 def _partials(o1, lse1, o2, lse2):
     o1, o2 = real_array(o1, "o1", axes=1), real_array(o2, "o2", axes=1)
     lse1, lse2 = real_array(lse1, "lse1"), real_array(lse2, "lse2")
+    one_library(o1=o1, lse1=lse1, o2=o2, lse2=lse2)
     if o1.shape != o2.shape:
         raise ValueError(
-            f"o1 and o2 are outputs of the same queries, but have shapes {tuple(o1.shape)}, {tuple(o2.shape)}"
+            f"o1 and o2 are outputs of the same queries, but have shapes {tuple(o1.shape)}, {tuple(o2.shape)}; the "
+            "order is o1, lse1, o2, lse2"
         )
     for name, lse in (("lse1", lse1), ("lse2", lse2)):
         if lse.shape != o1.shape[:-1]:

@@ -49,9 +49,14 @@ class Problem:
 
 def make_problem(
     q, k, v, *, causal=False, window=None, q_offset=None, kv_len=None, allowed=None, bias=None, scale=None,
-    softcap=None, sinks=None, alibi=None,
+    softcap=None, sinks=None, alibi=None, **unknown,
 ):  # fmt: skip
     """The arguments of `attention`, checked and brought to four axes."""
+    if unknown:
+        raise TypeError(
+            f"there is no option {', '.join(unknown)} here; those that say what is computed are causal, window, "
+            "q_offset, kv_len, allowed, bias, scale, softcap, sinks, alibi"
+        )
     q, k, v, shape = _four_axes(q, k, v)
     batch, n_heads, n_q, d = q.shape
     n_k = k.shape[2]
@@ -72,7 +77,7 @@ def make_problem(
         offset=length - n_q if q_offset is None else _per_batch(q_offset, "q_offset", 0, q, lead),
         length=length,
         allowed=None if allowed is None else _spread(boolean_array(allowed, "allowed", q), "allowed", shapes),
-        bias=None if bias is None else _spread(_real_beside(bias, "bias", q), "bias", shapes),
+        bias=None if bias is None else _spread(real_beside(bias, "bias", q), "bias", shapes),
         softcap=0.0 if softcap is None else real_number(softcap, "softcap", above=0),
         sinks=None if sinks is None else _per_head(sinks, "sinks", n_heads, q),
         alibi=None if alibi is None else _per_head(alibi, "alibi", n_heads, q),
@@ -136,29 +141,21 @@ def window_sides(window):
     """(left, right) as kernels want it; an int w means self and w - 1 before."""
     if window is None:
         return UNBOUNDED, UNBOUNDED
-    if not isinstance(window, (tuple, list)):
-        return whole_number(window, "window", least=1) - 1, 0
-    if len(window) != 2:
-        raise ValueError(f"window must be a whole number or a pair (left, right), got {window}")
-    sides = zip(("left", "right"), window, strict=True)
-    return tuple(UNBOUNDED if x is None else _side(x, side) for side, x in sides)
-
-
-def _side(x, side):
-    if isinstance(x, int) and x == -1:
-        raise ValueError(f"window's {side} side must be at least 0, got -1; unbounded is None here, not -1")
-    return whole_number(x, f"window's {side} side", least=0)
+    try:
+        if not isinstance(window, (tuple, list)) or len(window) != 2:
+            return whole_number(window, "window", least=1) - 1, 0
+        sides = zip(("left", "right"), window, strict=True)
+        return tuple(UNBOUNDED if x is None else whole_number(x, f"window's {side} side", least=0) for side, x in sides)
+    except (TypeError, ValueError) as error:
+        cause = "a window is a number of keys or a pair (left, right), and None, not -1, is unbounded"
+        raise type(error)(f"{error}; {cause}") from None
 
 
 def _per_batch(x, name, default, q, lead):
     """A whole number, or one for each batch entry, as (B,) beside q."""
-    x = whole_array(default if x is None else x, name)
+    x = same_side(whole_array(default if x is None else x, name), name, q)
     try:
-        return (
-            _beside(np.broadcast_to(x, lead).reshape(-1), q)
-            if not is_tensor(x)
-            else x.to(q.device).expand(lead).flatten()
-        )
+        return namespace(q).broadcast_to(x, lead).reshape(-1)
     except (ValueError, RuntimeError):
         raise ValueError(
             f"{name} must be one number or one for each batch entry, shape {lead}, got shape {tuple(x.shape)}"
@@ -166,7 +163,7 @@ def _per_batch(x, name, default, q, lead):
 
 
 def _per_head(x, name, n_heads, q):
-    x = _real_beside(x, name, q)
+    x = real_beside(x, name, q)
     if tuple(x.shape) != (n_heads,):
         raise ValueError(
             f"{name} must hold one number for each of the {n_heads} query heads, got shape {tuple(x.shape)}"
@@ -182,14 +179,16 @@ def _spread(x, name, shapes):
     except (ValueError, RuntimeError):
         raise ValueError(
             f"{name} has shape {tuple(x.shape)}, which does not broadcast to the scores (..., heads, n_q, n_k) = "
-            f"{shape}; a padding mask (B, n_k) needs [:, None, None, :]"
+            f"{shape}; queries come before keys, and a mask for each batch entry needs an axis for the heads, "
+            "(B, 1, n_q, n_k) or, for padding, (B, 1, 1, n_k)"
         ) from None
     return view.reshape(four)
 
 
-def _real_beside(x, name, q):
-    return same_side(real_array(x, name), name, q)
-
-
-def _beside(x, q):
-    return namespace(q).as_tensor(np.array(x), device=q.device) if is_tensor(q) else x
+def real_beside(x, name, q):
+    """x as numbers beside q, in the precision that q is worked on: float32 for half-precision numbers."""
+    if str(getattr(x, "dtype", "")).endswith("bool"):
+        raise TypeError(f"{name} must hold numbers, got True and False; a mask is passed as allowed")
+    x, xp = same_side(real_array(x, name), name, q), namespace(q)
+    dtype = xp.promote_types(q.dtype, xp.float32)
+    return x.to(dtype) if is_tensor(x) else x.astype(dtype, copy=False)

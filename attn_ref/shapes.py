@@ -22,28 +22,48 @@ def namespace(x):
     return sys.modules["torch"] if is_tensor(x) else np
 
 
-def real_array(x, name, axes=0, shape="(...)"):
+def as_array(x, name):
+    """A list, number or array as a NumPy array; rows of unequal length and lists of tensors are named as such."""
+    if isinstance(x, (list, tuple)) and any(is_tensor(one) for one in x):
+        raise TypeError(f"{name} is a {type(x).__name__} of torch tensors; make it one tensor with torch.stack({name})")
+    if x is None:
+        raise TypeError(f"{name} must be an array, got None; did a function forget its return?")
+    try:
+        return np.asarray(x)
+    except ValueError:
+        raise ValueError(f"{name} must be an array, but its rows differ in length; pad them to one length") from None
+
+
+def one_library(**arrays):
+    """Refuses a mixture of NumPy arrays and tensors."""
+    if len({is_tensor(x) for x in arrays.values()}) > 1:
+        where = {name: "torch" if is_tensor(x) else "NumPy" for name, x in arrays.items()}
+        raise TypeError(f"{', '.join(arrays)} must be of one library, got {where}; convert with torch.as_tensor")
+
+
+def real_array(x, name, axes=0, shape="(..., n)"):
     """x as an array of floats with at least `axes` axes; whole numbers become float64. Tensors stay tensors."""
     if is_tensor(x):
         if x.is_complex():
             raise TypeError(f"{name} must hold real numbers, got a complex tensor ({x.dtype})")
         x = x if x.is_floating_point() else x.double()
     else:
-        x = np.asarray(x)
+        x = as_array(x, name)
         if x.dtype.kind in "biu":
             x = x.astype(np.float64)
         if x.dtype.kind != "f" and x.dtype.name != "bfloat16":
-            cause = "was a list of strings or objects passed?" if x.dtype.kind in "OUS" else "take its real part?"
+            cause = "take its real part?" if x.dtype.kind == "c" else "was text or a list of other objects passed?"
             raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}; {cause}")
     if x.ndim < axes:
-        raise ValueError(f"{name} needs a shape {shape}, got {tuple(x.shape)}; a single vector is (1, d)")
+        cause = "; a single vector is (1, d)" if (x.ndim, axes) == (1, 2) else ""
+        raise ValueError(f"{name} needs a shape {shape}, got {tuple(x.shape)}{cause}")
     return x
 
 
 def boolean_array(x, name, like=None):
     """x as an array of True and False, beside `like`. Whole numbers 0 and 1 are refused: they may mean the opposite."""
     if not is_tensor(x):
-        x = np.asarray(x)
+        x = as_array(x, name)
     if x.dtype not in (np.bool_, bool) and str(x.dtype) != "torch.bool":
         raise TypeError(
             f"{name} must be boolean, True = may attend, got dtype {x.dtype}; "
@@ -58,7 +78,7 @@ def same_side(x, name, like):
         return x if like is None or not is_tensor(x) else x.to(like.device)
     if is_tensor(x):
         raise TypeError(f"{name} is a torch tensor but the other inputs are NumPy arrays; pass {name}.numpy()")
-    return sys.modules["torch"].as_tensor(np.ascontiguousarray(x), device=like.device)
+    return sys.modules["torch"].as_tensor(np.array(x, order="C"), device=like.device)
 
 
 def whole_number(x, name, least=None):
@@ -98,18 +118,21 @@ def whole_array(x, name, axes=None):
             raise TypeError(f"{name} must hold whole numbers, got dtype {x.dtype}")
         x = x.long()
     else:
-        x = np.asarray(x)
+        x = as_array(x, name)
         if x.dtype.kind not in "iu" and x.size:
             raise TypeError(f"{name} must hold whole numbers, got dtype {x.dtype}")
         x = x.astype(np.int64)
     if axes is not None and x.ndim != axes:
-        raise ValueError(f"{name} must have {axes} axes, got shape {tuple(x.shape)}")
+        cause = "; a single number goes into a list" if x.ndim == 0 else ""
+        raise ValueError(
+            f"{name} must have {axes} {'axis' if axes == 1 else 'axes'}, got shape {tuple(x.shape)}{cause}"
+        )
     return x
 
 
 def choice(x, name, choices):
     """x, if it is one of `choices`."""
-    if x not in choices:
+    if not isinstance(x, (str, type(None))) or x not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {_shown(x)}")
     return x
 

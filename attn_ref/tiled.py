@@ -76,12 +76,13 @@ def tiled_backward(q, k, v, out, lse, grad_out, block_q=64, block_k=64, causal=F
             grad_weights = grad_out[:, :, rows] @ v[:, :, keys].swapaxes(-1, -2)
             grad_scores = weights * (grad_weights - delta[:, :, rows, None])
             if problem.softcap:
-                grad_scores *= 1 - np.tanh(scaled_scores(problem, rows, keys) / problem.softcap) ** 2
+                scores, _ = without_nonfinite(scaled_scores(problem, rows, keys))
+                grad_scores *= 1 - np.tanh(scores / problem.softcap) ** 2
             dv[:, :, keys] += weights.swapaxes(-1, -2) @ grad_out[:, :, rows]
             dq[:, :, rows] += grad_scores @ k[:, :, keys] * problem.scale
             dk[:, :, keys] += grad_scores.swapaxes(-1, -2) @ q[:, :, rows] * problem.scale
     group = q.shape[1] // problem.k.shape[1]
-    dk, dv = (x.reshape(x.shape[0], -1, group, *x.shape[2:]).sum(2) for x in (dk, dv))
+    dk, dv = (x.reshape(x.shape[0], x.shape[1] // group, group, *x.shape[2:]).sum(2) for x in (dk, dv))
     return tuple(as_given(as_input(x, problem), like, problem) for x, like in zip((dq, dk, dv), given, strict=True))
 
 
