@@ -1,0 +1,1 @@
+"""attn_ref held to suites that nobody here wrote: ONNX, transformers and torch."""
