@@ -18,29 +18,30 @@ A model
 11. `heads`       one vector cut into heads, and put together again
 12. `multihead`   several small attentions side by side (torch)
 13. `block`       norm, attention, feed-forward, residuals (torch)
-14. `tiny_lm`     a language model that trains in a minute (torch)
+14. `language`    what a language model is trained on, and how it writes (torch)
+15. `tiny_lm`     a language model that trains in a minute (torch)
 
 What it costs, and what saves it
-15. `cost`        FLOPs, bytes and the roofline, by formulas
-16. `cache`       keys and values of the tokens so far
-17. `paged`       the same in blocks, shared between sequences
-18. `packed`      sequences of different lengths in one call
-19. `decode`      one token, or one chunk, at a time
+16. `cost`        FLOPs, bytes and the roofline, by formulas
+17. `cache`       keys and values of the tokens so far
+18. `paged`       the same in blocks, shared between sequences
+19. `packed`      sequences of different lengths in one call
+20. `decode`      one token, or one chunk, at a time
 
 Kernels
-20. `online`      softmax in one pass, and how partial results merge
-21. `tiled`       attention tile by tile: the specification of the kernels
-22. `numba_compile`, `numba_exp2`, `numba_steps`, `numba_forward`, `numba_backward`, `numba_decode`,
+21. `online`      softmax in one pass, and how partial results merge
+22. `tiled`       attention tile by tile: the specification of the kernels
+23. `numba_compile`, `numba_exp2`, `numba_steps`, `numba_forward`, `numba_backward`, `numba_decode`,
     `numba_backend`, `flash`   the same on a CPU, compiled
-23. `triton_tiles`, `triton_forward`, `triton_backward`, `triton_decode`, `triton_backend`, `triton_aot`
+24. `triton_tiles`, `triton_forward`, `triton_backward`, `triton_decode`, `triton_backend`, `triton_aot`
     the same on a GPU
-24. `autograd`    kernels in torch's graph
+25. `autograd`    kernels in torch's graph
 
 Looking
-25. `sentence`    the six-token sentence that the whole course follows
-26. `diagnose`    what a map of weights tells
-27. `plots`       pictures of scores and weights (matplotlib)
-28. `bench`       time and memory, measured
+26. `sentence`    the six-token sentence that the whole course follows
+27. `diagnose`    what a map of weights tells
+28. `plots`       pictures of scores and weights (matplotlib)
+29. `bench`       time and memory, measured
 
 `import attn_ref` needs NumPy alone; every other library is loaded by the first use of what needs it.
 
@@ -63,7 +64,7 @@ from attn_ref.masks import causal_mask, document_mask, padding_mask, prefix_mask
 from attn_ref.online import merge_partials, online_update
 from attn_ref.packed import attention_left_padded, attention_packed, pack, unpack
 from attn_ref.paged import BlockPool, PagedKVCache, paged_attention
-from attn_ref.positions import alibi_bias, alibi_slopes, rope, sinusoidal
+from attn_ref.positions import alibi_bias, alibi_slopes, rope, rotary_frequencies, sinusoidal
 from attn_ref.scores import attention_scores
 from attn_ref.softmax import logsumexp, softmax
 from attn_ref.tiled import tiled_attention, tiled_backward
@@ -73,13 +74,15 @@ __version__ = "0.1.0"
 # What needs more than NumPy, or takes a while to load, and the file it comes from.
 LATER = {
     "MultiHeadAttention": "multihead",
-    **dict.fromkeys(("TransformerBlock", "layer_norm", "rms_norm"), "block"),
-    **dict.fromkeys(("TinyLM", "causal_lm_loss", "generate"), "tiny_lm"),
+    **dict.fromkeys(("FeedForward", "TransformerBlock", "layer_norm", "rms_norm"), "block"),
+    **dict.fromkeys(("causal_lm_loss", "generate"), "language"),
+    "TinyLM": "tiny_lm",
     **dict.fromkeys(("flash_forward", "flash_backward", "decode_split_kv"), "flash"),
     **{module: module for module in ("bench", "cost", "plots")},
 }
 __all__ = [
     "BlockPool",
+    "FeedForward",
     "KVCache",
     "MultiHeadAttention",
     "PagedKVCache",
@@ -120,6 +123,7 @@ __all__ = [
     "prefix_mask",
     "rms_norm",
     "rope",
+    "rotary_frequencies",
     "sentence",
     "sinusoidal",
     "sliding_window_mask",
