@@ -33,8 +33,8 @@ Kernels
 22. `tiled`       attention tile by tile: the specification of the kernels
 23. `numba_compile`, `numba_exp2`, `numba_steps`, `numba_forward`, `numba_backward`, `numba_decode`,
     `numba_backend`, `flash`   the same on a CPU, compiled
-24. `triton_tiles`, `triton_forward`, `triton_backward`, `triton_decode`, `triton_backend`, `triton_aot`
-    the same on a GPU
+24. `triton_tiles`, `triton_forward`, `triton_backward`, `triton_decode`, `triton_tuning`, `triton_backend`,
+    `triton_aot`   the same on a GPU
 25. `autograd`    kernels in torch's graph
 
 Looking

@@ -62,7 +62,7 @@ def _forward(kernel, problem, *sizes):
     return as_input(_like(out, problem), problem), _like(lse, problem)
 
 
-def backward(problem, out, lse, grad_out, grad_lse=None, tile_q=TILE_BACKWARD[0], tile_k=TILE_BACKWARD[1]):
+def backward(problem, out, lse, grad_out, grad_lse=None, tile_q=None, tile_k=None):
     """-> dq, dk, dv of four axes; `out` and `lse` are those of `forward`"""
     q, k, v = (_array(without_nonfinite(x)[0], x.dtype) for x in _inputs(problem))
     out, grad_out, lse = (_array(x, q.dtype) for x in (out, grad_out, lse))
@@ -71,7 +71,8 @@ def backward(problem, out, lse, grad_out, grad_lse=None, tile_q=TILE_BACKWARD[0]
     dk, dv = (np.zeros((x.shape[0], q.shape[1], *x.shape[2:]), q.dtype) for x in (k, v))
     with _one_blas_thread():
         arguments = q, k, v, out, lse, grad_out, grad_lse, dq, dk, dv, *_options(problem, q.dtype)
-        run(backward_kernel, *arguments, tile_q, tile_k, numba.get_num_threads())
+        tile = tile_q or TILE_BACKWARD[0], tile_k or TILE_BACKWARD[1]
+        run(backward_kernel, *arguments, *tile, numba.get_num_threads())
     dk, dv = (x.reshape(*k.shape[:2], group, *x.shape[2:]).sum(2) if group > 1 else x for x in (dk, dv))
     return tuple(as_input(_like(x, problem), problem) for x in (dq, dk, dv))
 

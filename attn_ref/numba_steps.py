@@ -77,11 +77,12 @@ def forbid(s, allowed):
 
 @step
 def hide(s, position, left, right):
-    """-inf where key j lies outside of p - left .. p + right."""
+    """-inf where key j lies outside of p - left .. p + right. Who sees a key is one run of rows: fill around it."""
+    rows = s.shape[1]
     for j in range(s.shape[0]):
-        for i in range(s.shape[1]):
-            if j < position[i] - left or j > position[i] + right:
-                s[j, i] = -np.inf
+        before, after = j - right - position[0], j + left - position[0] + 1
+        s[j, : min(max(before, 0), rows)] = -np.inf
+        s[j, min(max(after, 0), rows) :] = -np.inf
 
 
 @step

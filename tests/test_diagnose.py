@@ -200,15 +200,15 @@ def corefer(pronoun=4, candidates=(0, 1)):
 ENTROPY = {kind: case for kind, case in SHARES.items() if kind in ("text", "complex", "a number")}
 ENTROPY |= {
     "dates": (np.array(["2020-01-01"], "M8[D]"), "got dtype datetime64"),
-    "objects": ([[None]], "list of strings or objects"),
+    "objects": ([[None]], "list of other objects"),
     "bytes": ([b"ab"], "got dtype .S2"),
     "a dictionary": ({"a": 1}, "must hold real numbers"),
-    "nothing": (None, "must hold real numbers"),
+    "nothing": (None, "must be an array, got None"),
 }
 WRONG = {
     "weights_entropy": with_weights(diagnose.weights_entropy, ENTROPY),
     "attention_distance": with_weights(
-        diagnose.attention_distance, SHARES | VECTOR | {"objects": ([[None]], "list of strings or objects")}
+        diagnose.attention_distance, SHARES | VECTOR | {"objects": ([[None]], "list of other objects")}
     ),
     "sink_mass": with_weights(diagnose.sink_mass, SHARES)
     | {
@@ -223,7 +223,7 @@ WRONG = {
         "a negative candidate": (corefer(candidates=[0, -1]), r"positions 0\.\.4 of the text"),
         "no candidate": (corefer(candidates=[]), "one or more different positions"),
         "a candidate twice": (corefer(candidates=[1, 1]), r"different positions, got \[1, 1\]"),
-        "one bare candidate": (corefer(candidates=1), "candidates must have 1 axes"),
+        "one bare candidate": (corefer(candidates=1), "candidates must have 1 axis"),
         "words for candidates": (corefer(candidates=["cat"]), "candidates must hold whole numbers"),
     },
     "previous_token_score": with_weights(
@@ -237,7 +237,7 @@ WRONG = {
     },
     "copy_rate": {
         "words": (lambda: diagnose.copy_rate(["a", "b"]), "tokens must hold whole numbers"),
-        "a batch": (lambda: diagnose.copy_rate([[1, 2, 3]]), "tokens must have 1 axes"),
+        "a batch": (lambda: diagnose.copy_rate([[1, 2, 3]]), "tokens must have 1 axis"),
         "fractions": (lambda: diagnose.copy_rate([1.5, 2.0, 3.0]), "tokens must hold whole numbers"),
         "too short": (lambda: diagnose.copy_rate([1, 2]), "at least n=3 tokens, got 2"),
         "a short source": (lambda: diagnose.copy_rate([1, 2, 3], [1, 2]), "source must hold at least n=3"),

@@ -40,7 +40,7 @@ def arrays():
 def test_any_tiling_gives_the_same(arrays, kind, tiles):
     q, k, v, grad = arrays
     out, lse = attention(q, k, v, return_lse=True, backend="numpy", **OPTIONS[kind])
-    sizes = dict(zip(("tile_q", "tile_k"), tiles, strict=True))
+    sizes = dict(zip(("block_q", "block_k"), tiles, strict=True))
     for ours, theirs in zip(flash_forward(q, k, v, **sizes, **OPTIONS[kind]), (out, lse), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
     options = {name: x for name, x in OPTIONS[kind].items()}
@@ -55,7 +55,7 @@ def test_any_tiling_gives_the_same(arrays, kind, tiles):
 def test_any_number_of_splits_gives_the_same(arrays, kind, splits):
     q, k, v, _ = arrays
     wanted = attention(q, k, v, return_lse=True, backend="numpy", **OPTIONS[kind])
-    for ours, theirs in zip(decode_split_kv(q, k, v, splits=splits, tile_k=7, **OPTIONS[kind]), wanted, strict=True):
+    for ours, theirs in zip(decode_split_kv(q, k, v, splits=splits, block_k=7, **OPTIONS[kind]), wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
 
 

@@ -181,7 +181,7 @@ MAPS = {
     "a batch": ((np.ones((2, 2, 2, 2)),), {}, "index the batch first"),
     "text": ((["ab"],), {}, "array must hold real numbers"),
     "complex": ((np.ones((2, 2)) * 1j,), {}, "array must hold real numbers"),
-    "nothing": ((None,), {}, "array must hold real numbers"),
+    "nothing": ((None,), {}, "array must be an array, got None"),
     "empty": ((np.ones((0, 3)),), {}, r"array is empty, shape \(0, 3\)"),
     "a label short": ((SHARES, ["the"]), {}, "queries must hold 2 labels, one for each, got 1"),
     "labels for the other axis": ((SHARES, WORDS), {}, "queries must hold 2 labels"),
@@ -192,7 +192,7 @@ MAPS = {
 TABLE = {
     "text": ((["ab"],), {}, "array must hold real numbers"),
     "complex": ((np.ones((2, 2)) * 1j,), {}, "array must hold real numbers"),
-    "nothing": ((None,), {}, "array must hold real numbers"),
+    "nothing": ((None,), {}, "array must be an array, got None"),
     "empty": ((np.ones((0, 3)),), {}, "array is empty"),
     "three axes": ((np.ones((2, 2, 2)),), {}, r"array needs a shape \(n, m\)"),
     "a row short": ((SHARES, ["the"]), {}, "rows must hold 2 labels"),
@@ -228,7 +228,7 @@ WRONG = {
     "matrices": OF_ARRAYS,
     "bars": {
         "text": (("ab",), {}, "heights must hold real numbers"),
-        "nothing": ((None,), {}, "heights must hold real numbers"),
+        "nothing": ((None,), {}, "heights must be an array, got None"),
         "no bar": (([],), {}, "heights is empty"),
         "no series": (({},), {}, "heights is empty"),
         "a table": ((SHARES,), {}, r"heights needs a shape \(n,\), got \(2, 3\)"),
@@ -270,7 +270,7 @@ WRONG = {
     },
     "formula": {
         "text": (("ab", TOKENS), {}, "x must hold real numbers"),
-        "nothing": ((None, TOKENS), {}, "x must hold real numbers"),
+        "nothing": ((None, TOKENS), {}, "x must be an array, got None"),
         "a vector": ((np.ones(3), WORDS), {}, r"x needs a shape \(n, d\)"),
         "a batch": ((np.ones((1, 3, 3)), WORDS), {}, r"x needs a shape \(n, d\)"),
         "empty": ((np.ones((0, 3)), ()), {}, "x is empty"),
