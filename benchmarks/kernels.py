@@ -217,14 +217,14 @@ def picture():
         space = {}
         exec(SETUP.format(n=n, h=2), space)
         here = {name: call for name, (call, longest) in names.items() if n <= longest}
-        found = measure(
+        found = undisturbed(
             {name: lambda c=call, s=space: eval(c, s) for name, call in here.items()}, repeats=3, budget_s=40
         )
         for name in names:
             series[name][0].append(1000 * found.timings[name].median_s if name in here else np.nan)
             extra = peak_memory(here[name], SETUP.format(n=n, h=2)) - n * 2 * 64 * 4 if name in here else np.nan
             series[name][1].append(max(extra / 2**20, 0.05) if name in here else np.nan)
-    title = "Causal attention on two CPU cores, float32, 2 heads of 64"
+    title = f"Causal attention on {os.cpu_count()} CPU cores, float32, 2 heads of 64"
     plots.time_and_memory(lengths, series, title=title).save(ROOT / "docs/images/benchmark.svg")
 
 
