@@ -151,3 +151,7 @@ def __getattr__(name):
         also = " scipy threadpoolctl" if library in ("numba", "llvmlite") else ""
         raise ImportError(f"attn_ref.{name} needs {library}: pip install -c pins.txt {library}{also}") from missing
     return module if LATER[name] == name else getattr(module, name)
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

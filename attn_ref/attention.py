@@ -9,8 +9,8 @@ version, NumPy and torch alike, which writes the whole matrix of weights. Source
 from importlib import import_module
 
 from attn_ref.problem import make_problem
-from attn_ref.scores import as_input, block_scores, block_visible, over_heads, without_nonfinite, working
-from attn_ref.shapes import namespace
+from attn_ref.scores import as_input, block_scores, block_visible, over_heads, without_nonfinite
+from attn_ref.shapes import namespace, working
 from attn_ref.softmax import logsumexp, softmax
 
 

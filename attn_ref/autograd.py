@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import torch
 
+KEPT = ("offset", "length", "allowed", "bias", "sinks", "alibi")
+
 
 def differentiable(kernel):
     """kernel.forward as a function of a problem whose results carry gradients for q, k and v."""
@@ -21,15 +23,18 @@ def differentiable(kernel):
 class _Flash(torch.autograd.Function):
     @staticmethod
     def forward(context, q, k, v, problem, kernel):
-        # The graph keeps q, k and v for us; the problem must not, or they would live as long as the graph and longer.
         out, lse = kernel.forward(replace(problem, q=q, k=k, v=v))
-        context.save_for_backward(q, k, v, out, lse)
-        context.problem, context.kernel = replace(problem, q=None, k=None, v=None), kernel
+        # Tensors are kept by the graph, which notices if someone writes to one of them before the way back.
+        kept = {"q": q, "k": k, "v": v} | {name: getattr(problem, name) for name in KEPT}
+        context.names, context.kernel = [*kept], kernel
+        context.save_for_backward(out, lse, *kept.values())
+        context.problem = replace(problem, **dict.fromkeys(kept))
         return out, lse
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(context, grad_out, grad_lse):
-        q, k, v, out, lse = context.saved_tensors
-        problem = replace(context.problem, q=q, k=k, v=v)
+        if torch.is_grad_enabled():
+            raise RuntimeError("the kernels have no second derivative (create_graph=True); use backend='torch'")
+        out, lse, *kept = context.saved_tensors
+        problem = replace(context.problem, **dict(zip(context.names, kept, strict=True)))
         return *context.kernel.backward(problem, out, lse, grad_out, grad_lse), None, None

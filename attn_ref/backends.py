@@ -10,6 +10,8 @@ import os
 from importlib import import_module
 from importlib.util import find_spec
 
+import numpy as np
+
 from attn_ref.attention import dense
 from attn_ref.shapes import choice, is_tensor, namespace
 
@@ -51,7 +53,7 @@ def pick(problem, name=None, weights=False):
 def _best(problem, weights):
     kind = "torch" if is_tensor(problem.q) else "numpy"
     batch, n_heads, n_q, _ = problem.q.shape
-    kernel = "triton" if kind == "torch" and problem.q.is_cuda else "numba"
+    kernel = "triton" if kind == "torch" and problem.q.is_cuda and not _interpreting() else "numba"
     large = batch * n_heads * n_q * problem.k.shape[2] >= LARGE
     if large and not _missing(kernel) and not _refusal(kernel, problem, weights):
         return kernel
@@ -65,13 +67,15 @@ def _missing(name):
     if absent:
         also = "; Triton needs Linux" if name == "triton" else ""
         return f"{' and '.join(absent)} not installed (pip install -c pins.txt {' '.join(needs)}{also})"
+    if name == "numba" and os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        return "NUMBA_DISABLE_JIT is set, and uncompiled the kernels would take hours"
     if name == "triton" and not _interpreting() and not import_module("torch").cuda.is_available():
         return "no GPU; to run on the CPU, slowly, start Python with TRITON_INTERPRET=1"
     return None
 
 
 def _interpreting():
-    return os.environ.get("TRITON_INTERPRET") == "1"
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "y", "yes")
 
 
 def _refusal(name, problem, weights):
@@ -86,4 +90,7 @@ def _refusal(name, problem, weights):
         learned = [x for x in ("bias", "sinks", "alibi") if getattr(getattr(problem, x), "requires_grad", False)]
         if learned:
             return f"{learned[0]} requires a gradient, and the kernels have those of q, k and v only; use 'torch'"
+    bias = problem.bias
+    if bias is not None and bool(((bias < -1e38) & (bias > -np.inf)).any()):
+        return "bias holds finite numbers below -1e38, which in base 2 are beyond float32; write -inf, or pass allowed"
     return import_module(f"attn_ref.{name}_backend").refusal(problem)

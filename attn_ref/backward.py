@@ -13,8 +13,8 @@ import numpy as np
 
 from attn_ref.attention import dense_weights
 from attn_ref.problem import make_problem, real_beside
-from attn_ref.scores import as_input, over_heads, scaled_scores, without_nonfinite, working
-from attn_ref.shapes import namespace, one_library, real_array
+from attn_ref.scores import as_input, over_heads, scaled_scores, without_nonfinite
+from attn_ref.shapes import namespace, one_library, real_array, working
 
 
 def softmax_vjp(weights, grad):
@@ -58,8 +58,6 @@ def attention_backward(q, k, v, grad_out, *, out=None, lse=None, backend=None, *
         kernel = import_module(f"attn_ref.{name}_backend")
         if out is None or lse is None:
             out, lse = kernel.forward(problem)
-        else:
-            out, lse = of_the_output(out, "out", problem), of_the_output(lse, "lse", problem, axes=1)
         grads = kernel.backward(problem, out, lse, grad_out)
     return tuple(as_given(x, like, problem) for x, like in zip(grads, (q, k, v), strict=True))
 
@@ -74,12 +72,12 @@ def dense_backward(problem, grad_out):
         scores, _ = without_nonfinite(scaled_scores(problem))  # a masked NaN times a weight of 0 would be NaN
         grad_scores = grad_scores * (1 - namespace(k).tanh(scores / problem.softcap) ** 2)
     dq = over_heads(grad_scores, k) * problem.scale
-    dk = _over_group(grad_scores.swapaxes(-1, -2) @ working(problem.q), heads_per_kv) * problem.scale
-    dv = _over_group(weights.swapaxes(-1, -2) @ grad_out, heads_per_kv)
+    dk = over_group(grad_scores.swapaxes(-1, -2) @ working(problem.q), heads_per_kv) * problem.scale
+    dv = over_group(weights.swapaxes(-1, -2) @ grad_out, heads_per_kv)
     return tuple(as_input(x, problem) for x in (dq, dk, dv))
 
 
-def _over_group(x, heads_per_kv):
+def over_group(x, heads_per_kv):
     """The gradients of a group's query heads, summed for the KV head they share.  (B, Hq, ...) -> (B, Hkv, ...)"""
     return x.reshape(x.shape[0], x.shape[1] // heads_per_kv, heads_per_kv, *x.shape[2:]).sum(2)
 

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from attn_ref.multihead import MultiHeadAttention
 from attn_ref.positions import beside
-from attn_ref.scores import working
-from attn_ref.shapes import choice, namespace, real_array, real_number, same_side, whole_number
+from attn_ref.shapes import choice, namespace, real_array, real_number, same_side, whole_number, working
 
 
 def layer_norm(x, gain, bias, eps=1e-5):

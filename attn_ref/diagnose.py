@@ -8,8 +8,7 @@ probe, not a proof: it says where a head looks, not what the model makes of it. 
 
 import numpy as np
 
-from attn_ref.scores import working
-from attn_ref.shapes import is_tensor, namespace, real_array, whole_array, whole_number
+from attn_ref.shapes import at_hand, is_tensor, namespace, real_array, whole_array, whole_number, working
 
 
 def weights_entropy(weights):
@@ -60,7 +59,7 @@ def coreference_score(weights, pronoun, candidates):
     """How the pronoun's attention divides among the candidates.  (layers, heads, n, n) -> (layers, heads, candidates)
 
     pronoun is the position that looks, candidates the positions looked at. The scores sum to 1, or are all 0 where a
-    head gives the candidates nothing. Source: Clark et al. (2019), section 4.2; chapter 07.
+    head gives the candidates nothing. Source: Clark et al. (2019), section 4.3; chapter 07.
 
     >>> coreference_score([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.6, 0.2, 0.2]], pronoun=2, candidates=[0, 1]).round(2)
     array([0.75, 0.25])
@@ -104,7 +103,7 @@ def induction_score(weights, tokens):
     >>> float(induction_score(weights, [7, 8, 9, 7, 8, 9]))
     1.0
     """
-    weights, tokens = _square(weights), np.asarray(_at_hand(whole_array(tokens, "tokens", axes=1)))
+    weights, tokens = _square(weights), np.asarray(at_hand(whole_array(tokens, "tokens", axes=1)))
     if len(tokens) != weights.shape[-1]:
         raise ValueError(f"tokens must hold the {weights.shape[-1]} tokens of the map, got {len(tokens)}")
     same = tokens[:, None] == tokens
@@ -120,7 +119,7 @@ def copy_rate(tokens, source=None, n=3):
     """The share of a text's n-grams that stand word for word in the source, or earlier in the text.  -> float, 0 to 1
 
     tokens (m,) is what was generated, source (s,) what it was generated from. Without a source it measures how much
-    the text repeats itself. Source: See et al. (2017), section 5; Welleck et al. (2019), seq-rep-n; chapter 13.
+    the text repeats itself. Source: See et al. (2017); Welleck et al. (2019), seq-rep-n; chapter 13.
 
     >>> copy_rate([1, 2, 3, 9], source=[0, 1, 2, 3, 4], n=2)  # 12 and 23 are copied, 39 is new
     0.6666666666666666
@@ -144,7 +143,7 @@ def needle_accuracy(answers, needles):
     >>> needle_accuracy([[7, 7, 1, 7], [7, 7, 7, 7]], [[7, 7, 7, 7], [7, 7, 7, 7]]).tolist()
     [0.75, 1.0]
     """
-    answers, needles = (np.asarray(_at_hand(x)) for x in (answers, needles))
+    answers, needles = (np.asarray(at_hand(x)) for x in (answers, needles))
     for name, x in (("answers", answers), ("needles", needles)):
         if x.dtype.kind not in "iuUS":
             raise TypeError(f"{name} must hold tokens (whole numbers) or texts, got dtype {x.dtype}; argmax of logits?")
@@ -177,15 +176,10 @@ def _square(weights):
 
 
 def _ngrams(tokens, name, n):
-    tokens = _at_hand(whole_array(tokens, name, axes=1)).tolist()
+    tokens = at_hand(whole_array(tokens, name, axes=1)).tolist()
     if len(tokens) < n:
         raise ValueError(f"{name} must hold at least n={n} tokens, got {len(tokens)}")
     return list(zip(*(tokens[i:] for i in range(n)), strict=False))
-
-
-def _at_hand(x):
-    """x as NumPy can read it, from whatever device."""
-    return x.detach().cpu() if is_tensor(x) else x
 
 
 def _beside(x, weights):

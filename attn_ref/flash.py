@@ -7,7 +7,7 @@ float64; half precision is worked on as float32. All take the options of `attent
 from attn_ref import numba_backend
 from attn_ref.backward import as_given, of_the_output
 from attn_ref.problem import make_problem
-from attn_ref.shapes import whole_number
+from attn_ref.shapes import is_tensor, namespace, whole_number
 
 
 def flash_forward(q, k, v, causal=False, window=None, block_k=None, *, block_q=None, **options):
@@ -56,6 +56,13 @@ def _problem(q, k, v, options):
     reason = numba_backend.refusal(problem)
     if reason:
         raise ValueError(reason)
+    if is_tensor(problem.q) and namespace(problem.q).is_grad_enabled():
+        learned = [name for name, x in (("q", q), ("k", k), ("v", v)) if getattr(x, "requires_grad", False)]
+        if learned:
+            raise ValueError(
+                f"{learned[0]} requires a gradient, which a kernel called by name does not pass on; use "
+                "attention(..., backend='numba'), or torch.no_grad()"
+            )
     return problem
 
 

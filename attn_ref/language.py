@@ -9,7 +9,7 @@ Derived in course/07_transformer; writing with caches in course/09_kv_cache. A m
 import torch
 from torch.nn import functional as F
 
-from attn_ref.shapes import is_tensor, real_number, whole_array, whole_number
+from attn_ref.shapes import is_tensor, real_number, whole_array, whole_number, working
 
 
 def causal_lm_loss(logits, tokens, pad_id):
@@ -32,7 +32,9 @@ def causal_lm_loss(logits, tokens, pad_id):
         )
     targets = tokens[:, 1:]  # (B, n - 1)
     checked_tokens(targets.masked_fill(targets == pad_id, 0), "tokens", logits.shape[2])
-    losses = F.cross_entropy(logits[:, :-1].flatten(0, 1), targets.flatten(), ignore_index=pad_id, reduction="sum")
+    losses = F.cross_entropy(
+        working(logits[:, :-1]).flatten(0, 1), targets.flatten(), ignore_index=pad_id, reduction="sum"
+    )
     return losses / (targets != pad_id).sum().clamp(min=1)
 
 
@@ -61,7 +63,8 @@ def generate(model, prompt, n, caches=None, *, generator=None, temperature=1.0):
         if was_training:
             model.eval()  # dropout would disturb every prediction
         for _ in range(n):
-            logits = model(tokens if caches is None else unseen, caches=caches)[:, -1]  # (B, vocab_size)
+            logits = model(tokens) if caches is None else model(unseen, caches=caches)  # (B, n, vocab_size)
+            logits = logits[:, -1]  # (B, vocab_size)
             unseen = _next(logits, generator, temperature)  # (B, 1)
             tokens = torch.cat([tokens, unseen], dim=1)  # one longer
     finally:

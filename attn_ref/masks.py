@@ -12,7 +12,7 @@ text with a cache needs no other rule: query i stands at position p = i + n_k - 
 
 import numpy as np
 
-from attn_ref.shapes import choice, whole_array, whole_number
+from attn_ref.shapes import at_hand, choice, whole_array, whole_number
 
 
 def causal_mask(n_q, n_k):
@@ -44,12 +44,13 @@ def padding_mask(lengths, n, side="right"):
     """Which of n keys are text and not padding.  lengths (B,) of 0..n -> (B, 1, n) bool
 
     The middle axis of 1 stands for the queries: padding hides keys, and hides them from every query. `side` is where
-    the padding lies. For (B, H, n_q, n_k) scores add the axis of heads: `padding_mask(lengths, n)[:, None]`.
+    the padding lies. For (B, H, n_q, n_k) scores add the axis of heads, `padding_mask(lengths, n)[:, None]`: without it
+    the first axis would be taken for the heads, and where B = H nobody would notice.
 
     >>> padding_mask([3, 1], 4).astype(int).tolist()
     [[[1, 1, 1, 0]], [[1, 0, 0, 0]]]
     """
-    lengths, n = np.asarray(whole_array(lengths, "lengths", axes=1)), whole_number(n, "n", least=0)
+    lengths, n = at_hand(whole_array(lengths, "lengths", axes=1)), whole_number(n, "n", least=0)
     choice(side, "side", ("right", "left"))
     if lengths.size and not (lengths.min() >= 0 and lengths.max() <= n):
         raise ValueError(f"lengths must lie in 0..{n}, got {lengths.min()}..{lengths.max()}; is n the padded length?")
@@ -65,7 +66,7 @@ def document_mask(doc_ids):
     >>> document_mask([7, 7, 9]).astype(int).tolist()
     [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
     """
-    doc_ids = np.asarray(whole_array(doc_ids, "doc_ids", axes=1))
+    doc_ids = at_hand(whole_array(doc_ids, "doc_ids", axes=1))
     starts = np.flatnonzero(np.diff(doc_ids)) + 1
     if len(np.unique(doc_ids)) < len(starts) + (len(doc_ids) > 0):
         raise ValueError(f"doc_ids must come in runs, one a document, but an id returns later: {doc_ids.tolist()[:20]}")

@@ -14,7 +14,7 @@ from attn_ref.attention import attention
 from attn_ref.heads import merge_heads, split_heads
 from attn_ref.positions import alibi_slopes, rope
 from attn_ref.problem import window_sides
-from attn_ref.scores import over_heads
+from attn_ref.scores import over_heads, without_nonfinite
 from attn_ref.shapes import boolean_array, real_number, whole_number
 
 
@@ -85,6 +85,10 @@ class MultiHeadAttention(nn.Module):
             k, v = cache.append(k, v)  # (B, H_kv, m, d) each: m now counts the past too
 
         drops = self.training and self.dropout > 0
+        if drops and backend not in (None, "torch"):
+            raise ValueError(
+                f"dropout needs all weights in training, and backend {backend!r} never holds them; use 'torch'"
+            )
         out = attention(
             q, k, v, causal=causal, window=self.window, allowed=_with_heads(allowed), alibi=self.slopes,
             backend=backend, return_weights=drops or return_weights,
@@ -93,7 +97,7 @@ class MultiHeadAttention(nn.Module):
             out, weights = out
         if drops:  # on the weights, so that a whole message is lost and not a few of its numbers
             weights = F.dropout(weights, self.dropout)
-            out = over_heads(weights, v)
+            out = over_heads(weights, without_nonfinite(v)[0])
         out = self.w_o(merge_heads(out))  # (B, n, d_model)
         return (out, weights) if return_weights else out
 
@@ -130,6 +134,9 @@ class MultiHeadAttention(nn.Module):
 
     def _check(self, x, memory, cache):
         _check_tokens(x, "x", self.d_model)
+        kept = getattr(cache, "window", None)
+        if kept is not None and kept != self.window:
+            raise ValueError(f"cache keeps a window of {kept} but this layer's is {self.window}; give both the same")
         if memory is None:
             if self.d_memory != self.d_model:
                 raise ValueError(f"this layer reads a memory of width {self.d_memory}, but memory is None")

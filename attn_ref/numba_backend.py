@@ -6,6 +6,8 @@ its library must be loaded before it can be told so.
 
 import functools
 import math
+import threading
+from contextlib import contextmanager
 from dataclasses import replace
 
 import llvmlite.binding
@@ -14,23 +16,29 @@ import numpy as np
 import scipy.linalg  # noqa: F401  numba multiplies with SciPy's BLAS; the limit below must find it loaded
 from threadpoolctl import ThreadpoolController
 
+from attn_ref.backward import over_group
 from attn_ref.numba_backward import backward_kernel
-from attn_ref.numba_compile import run
+from attn_ref.numba_compile import run, threads_lost
 from attn_ref.numba_decode import decode_kernel
 from attn_ref.numba_exp2 import LOG2_E
 from attn_ref.numba_forward import forward_kernel
-from attn_ref.scores import as_input, without_nonfinite, working
-from attn_ref.shapes import is_tensor, namespace
+from attn_ref.scores import as_input, without_nonfinite
+from attn_ref.shapes import is_tensor, namespace, working
 
 FEW_QUERIES = 8  # up to here splitting the keys beats splitting the queries
 KEYS_PER_SPLIT = 512
 TILE_BACKWARD = 128, 512
+_alone = threading.Lock()
 
 
 def refusal(problem):
     """The argument that keeps these kernels from a problem; None if nothing does."""
     if is_tensor(problem.q) and problem.q.device.type != "cpu":
         return f"q, k and v are on {problem.q.device}, and the numba kernels work on the CPU"
+    if problem.q.dtype.itemsize > 8:
+        return f"q has dtype {problem.q.dtype}, and the kernels compute in float32 or float64"
+    if threads_lost():
+        return "this process was forked from one that had run kernels, whose threads do not survive a fork; use spawn"
     return None
 
 
@@ -67,13 +75,13 @@ def backward(problem, out, lse, grad_out, grad_lse=None, tile_q=None, tile_k=Non
     q, k, v = (_array(without_nonfinite(x)[0], x.dtype) for x in _inputs(problem))
     out, grad_out, lse = (_array(x, q.dtype) for x in (out, grad_out, lse))
     grad_lse = _array(np.zeros(lse.shape) if grad_lse is None else grad_lse, q.dtype)
-    dq, group = np.zeros_like(q), q.shape[1] // k.shape[1]
+    dq, heads_per_kv = np.zeros_like(q), q.shape[1] // k.shape[1]
     dk, dv = (np.zeros((x.shape[0], q.shape[1], *x.shape[2:]), q.dtype) for x in (k, v))
     with _one_blas_thread():
         arguments = q, k, v, out, lse, grad_out, grad_lse, dq, dk, dv, *_options(problem, q.dtype)
         tile = tile_q or TILE_BACKWARD[0], tile_k or TILE_BACKWARD[1]
         run(backward_kernel, *arguments, *tile, numba.get_num_threads())
-    dk, dv = (x.reshape(*k.shape[:2], group, *x.shape[2:]).sum(2) if group > 1 else x for x in (dk, dv))
+    dk, dv = (over_group(x, heads_per_kv) if heads_per_kv > 1 else x for x in (dk, dv))
     return tuple(as_input(_like(x, problem), problem) for x in (dq, dk, dv))
 
 
@@ -140,5 +148,8 @@ def _blas():
     return ThreadpoolController().select(user_api="blas")
 
 
+@contextmanager
 def _one_blas_thread():
-    return _blas().limit(limits=1)
+    """One caller at a time: a kernel uses all threads anyway, and two that limit BLAS would restore each other's 1."""
+    with _alone, _blas().limit(limits=1):
+        yield

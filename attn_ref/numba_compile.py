@@ -5,6 +5,7 @@ kernel calls has changed. Used in course/11_numba.
 """
 
 import functools
+import os
 from pathlib import Path
 
 import numba
@@ -13,6 +14,7 @@ import numba
 FAST = {"contract", "reassoc", "arcp", "nsz"}
 COMPILE = {"parallel": True, "cache": True, "fastmath": FAST}
 _compiled = {}
+_started_by = set()  # the process that started numba's threads
 
 
 def run(kernel, *arguments):
@@ -23,7 +25,13 @@ def run(kernel, *arguments):
         types = (numba.typeof(x) for x in arguments)
         types = tuple(_any_layout(x) if isinstance(x, numba.types.Tuple) else x for x in types)
         _compiled[key] = numba.njit(types, **COMPILE)(kernel.py_func)
+    _started_by.add(os.getpid())
     _compiled[key](*arguments)
+
+
+def threads_lost():
+    """Whether this process was forked from one that had run kernels: their threads are not here, a call would abort."""
+    return bool(_started_by) and os.getpid() not in _started_by
 
 
 def _any_layout(arrays):

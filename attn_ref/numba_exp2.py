@@ -1,4 +1,4 @@
-"""2ˣ, and tanh by it, at ten times the speed of math.exp, which numba cannot vectorise without Intel's SVML.
+"""2ˣ, and tanh by it, in float32 at ten times the speed of math.exp, which numba cannot vectorise without Intel's SVML.
 
     2ˣ = 2ⁿ · 2ʳ,  n = round(x),  r = x - n in [-½, ½]
 
@@ -32,7 +32,7 @@ def _exp2_single(x):
     near = min(max(x, np.float32(-127.0)), np.float32(127.0))  # NaN too becomes a number here; r brings it back
     n = np.floor(near + np.float32(0.5))
     r = x - n
-    # Minimax polynomial with 2⁰ = 1 exactly: relative error 0.7 units in the last place.
+    # Minimax polynomial with 2⁰ = 1 exactly: relative error below 2⁻²³.
     p = np.float32(1.32740610e-03)
     p = p * r + np.float32(9.67195277e-03)
     p = p * r + np.float32(5.55068070e-02)

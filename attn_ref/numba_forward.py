@@ -28,9 +28,11 @@ def forward_kernel(q, k, v, out, lse, offset, length, left, right, scale, softca
         buffer_acc, buffer_add = np.empty(tile_q * d_v, q.dtype), np.empty(tile_q * d_v, q.dtype)
         row_max, row_sum, shrink = np.empty(tile_q, q.dtype), np.empty(tile_q, q.dtype), np.empty(tile_q, q.dtype)
         slope, counting = np.empty(tile_q, q.dtype), np.arange(tile_q)
-        # Causal tiles differ in work. Each worker takes every so-many-th one, which deals them out evenly.
+        # Causal tiles differ in work, those of one height among the heads do not: heads vary fastest, which deals the
+        # tiles out evenly, and the heaviest come first.
         for task in range(worker, batch * n_heads * tiles, workers):
-            b, h, i0 = task // tiles // n_heads, task // tiles % n_heads, task % tiles * tile_q
+            b, h = task % (batch * n_heads) // n_heads, task % n_heads
+            i0 = (tiles - 1 - task // (batch * n_heads)) * tile_q
             g, i1 = h // (n_heads // kv_heads), min(i0 + tile_q, n_q)
             rows, position = i1 - i0, offset[b] + i0 + counting[: i1 - i0]
             qt = buffer_qt[: rows * d].reshape(d, rows)

@@ -64,7 +64,7 @@ def add_bias(s, bias):
     """bias (queries, keys) is in base e; where it is -inf it forbids, whatever the key holds."""
     for i in range(s.shape[1]):
         for j in range(s.shape[0]):
-            s[j, i] = s[j, i] + bias[i, j] * s.dtype.type(LOG2_E) if bias[i, j] > -np.inf else s.dtype.type(-np.inf)
+            s[j, i] = s[j, i] + bias[i, j] * s.dtype.type(LOG2_E) if bias[i, j] != -np.inf else s.dtype.type(-np.inf)
 
 
 @step

@@ -9,8 +9,7 @@ Derived in course/05_positions.
 
 import numpy as np
 
-from attn_ref.scores import working
-from attn_ref.shapes import choice, is_tensor, namespace, real_array, real_number, same_side, whole_number
+from attn_ref.shapes import choice, is_tensor, namespace, real_array, real_number, same_side, whole_number, working
 
 
 def sinusoidal(n, d):
@@ -42,7 +41,8 @@ def rope(x, positions, base=10_000.0, *, pairing="half", frequencies=None):
 
     positions    (n,), fractions welcome; for x (B, H, n, d) also (B, n), each batch entry with its own
     base         sets the frequencies base^(-2i/d)
-    pairing      "half" turns numbers i and i + d/2 together (Llama), "interleaved" 2i and 2i + 1 (the paper, GPT-J)
+    pairing      "half" turns numbers i and i + d/2 together (GPT-NeoX, Llama in transformers), "interleaved" 2i and
+                 2i + 1 (the paper, GPT-J)
     frequencies  (d/2,) radians a position, instead of base
 
     Lengths are kept, and rope(q, p)·rope(k, j) depends on p and j only through p - j. Both hold for either pairing, and

@@ -69,12 +69,15 @@ def make_problem(
         raise ValueError(
             f"kv_len must lie in 0..{n_k}, the number of keys, got {int(length.min())}..{int(length.max())}"
         )
+    offset = length - n_q if q_offset is None else _per_batch(q_offset, "q_offset", 0, q, lead)
+    if q_offset is not None and batch and int(abs(offset).max()) >= UNBOUNDED - n_q:
+        raise ValueError(f"q_offset must lie within ±2³⁰, farther than any key, got {int(abs(offset).max())}")
     return Problem(
         q, k, v,
         scale=(d or 1) ** -0.5 if scale is None else real_number(scale, "scale"),
         left=left,
         right=min(right, 0) if causal else right,
-        offset=length - n_q if q_offset is None else _per_batch(q_offset, "q_offset", 0, q, lead),
+        offset=offset,
         length=length,
         allowed=None if allowed is None else _spread(boolean_array(allowed, "allowed", q), "allowed", shapes),
         bias=None if bias is None else _spread(real_beside(bias, "bias", q), "bias", shapes),

@@ -9,7 +9,7 @@ ones. The cap comes before the mask: a capped -inf would be an ordinary score, a
 import numpy as np
 
 from attn_ref.problem import UNBOUNDED, make_problem
-from attn_ref.shapes import is_tensor, namespace
+from attn_ref.shapes import in_precision_of, is_tensor, namespace, working
 
 
 def attention_scores(q, k, scale=None, **options):
@@ -38,7 +38,7 @@ def block_scores(problem, rows=slice(None), keys=slice(None)):
         scores = scores + problem.bias[:, :, rows, keys]
     if problem.alibi is not None:
         distance = abs(_positions(problem, rows) - _keys(problem, keys))[:, None]
-        scores = scores - working(problem.alibi)[:, None, None] * distance
+        scores = scores - working(problem.alibi)[:, None, None] * xp.asarray(distance, dtype=scores.dtype)
     visible = block_visible(problem, rows, keys)
     return scores if visible is None else xp.where(visible, scores, -np.inf)
 
@@ -81,16 +81,9 @@ def over_heads(x, y):
     return grouped.reshape(batch, heads, n, y.shape[3])
 
 
-def working(x):
-    """x in the precision to compute in: half-precision numbers are worked on as float32."""
-    if x.dtype.itemsize > 2:
-        return x
-    return x.float() if is_tensor(x) else x.astype("float32")
-
-
 def as_input(x, problem):
     """A result in the precision that the caller works in."""
-    return x.to(problem.q.dtype) if is_tensor(x) else x.astype(problem.q.dtype, copy=False)
+    return in_precision_of(problem.q, x)
 
 
 def without_nonfinite(x):

@@ -96,6 +96,8 @@ def whole_number(x, name, least=None):
 
 def real_number(x, name, above=None, least=None):
     """x as a finite float, greater than `above` or at least `least` where given."""
+    if getattr(x, "requires_grad", False):
+        raise TypeError(f"{name} requires a gradient, but is taken as a plain number; pass {name}.item(), or scale q")
     try:
         if isinstance(x, (bool, np.bool_, str)):
             raise TypeError
@@ -128,6 +130,23 @@ def whole_array(x, name, axes=None):
             f"{name} must have {axes} {'axis' if axes == 1 else 'axes'}, got shape {tuple(x.shape)}{cause}"
         )
     return x
+
+
+def working(x):
+    """x in the precision to compute in: half-precision numbers are worked on as float32."""
+    if x.dtype.itemsize > 2:
+        return x
+    return x.float() if is_tensor(x) else x.astype("float32")
+
+
+def in_precision_of(given, x):
+    """A result in the precision of what was given."""
+    return x.to(given.dtype) if is_tensor(x) else x.astype(given.dtype, copy=False)
+
+
+def at_hand(x):
+    """x as NumPy can read it, from whatever device"""
+    return x.detach().cpu().numpy() if is_tensor(x) else x
 
 
 def choice(x, name, choices):

@@ -6,7 +6,7 @@ change, because softmax sees only differences, and exp then never gets a positiv
 
 import numpy as np
 
-from attn_ref.shapes import namespace, real_array, whole_number
+from attn_ref.shapes import in_precision_of, namespace, real_array, whole_number, working
 
 
 def softmax(x, axis=-1):
@@ -18,10 +18,12 @@ def softmax(x, axis=-1):
     >>> softmax([0.0, np.log(3.0)]).round(2).tolist()
     [0.25, 0.75]
     """
-    x, axis = _checked(x, axis)
+    given, axis = _checked(x, axis)
+    x = working(given)  # the sum of many half-precision shares would overflow
     exponentials = namespace(x).exp(x - _largest(x, axis))
     total = exponentials.sum(axis, keepdims=True)
-    return exponentials / namespace(x).where(total > 0, total, 1)  # 0 / 1 where there is nothing to share among
+    shares = exponentials / namespace(x).where(total > 0, total, 1)  # 0 / 1 where there is nothing to share among
+    return in_precision_of(given, shares)
 
 
 def logsumexp(x, axis=-1):
@@ -32,11 +34,12 @@ def logsumexp(x, axis=-1):
     >>> float(logsumexp([1000.0, 1000.0]).round(4))
     1000.6931
     """
-    x, axis = _checked(x, axis)
+    given, axis = _checked(x, axis)
+    x = working(given)
     xp, largest = namespace(x), _largest(x, axis)
     total = xp.exp(x - largest).sum(axis)
     log_total = xp.where(total > 0, xp.log(xp.where(total > 0, total, 1)), -np.inf)  # log 0 would warn
-    return log_total + largest.squeeze(axis)
+    return in_precision_of(given, log_total + largest.squeeze(axis))
 
 
 def _largest(x, axis):

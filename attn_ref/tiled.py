@@ -8,11 +8,11 @@ Sources: Dao et al. (2022), algorithms 1 and 4; Dao (2023) for the order of the 
 
 import numpy as np
 
-from attn_ref.backward import as_given, of_the_output
+from attn_ref.backward import as_given, of_the_output, over_group
 from attn_ref.online import online_update
 from attn_ref.problem import make_problem
-from attn_ref.scores import as_input, block_scores, scaled_scores, without_nonfinite, working
-from attn_ref.shapes import is_tensor, whole_number
+from attn_ref.scores import as_input, block_scores, scaled_scores, without_nonfinite
+from attn_ref.shapes import is_tensor, whole_number, working
 
 
 def tiled_attention(q, k, v, block_q=64, block_k=64, causal=False, **options):
@@ -81,8 +81,7 @@ def tiled_backward(q, k, v, out, lse, grad_out, block_q=64, block_k=64, causal=F
             dv[:, :, keys] += weights.swapaxes(-1, -2) @ grad_out[:, :, rows]
             dq[:, :, rows] += grad_scores @ k[:, :, keys] * problem.scale
             dk[:, :, keys] += grad_scores.swapaxes(-1, -2) @ q[:, :, rows] * problem.scale
-    group = q.shape[1] // problem.k.shape[1]
-    dk, dv = (x.reshape(x.shape[0], x.shape[1] // group, group, *x.shape[2:]).sum(2) for x in (dk, dv))
+    dk, dv = (over_group(x, q.shape[1] // problem.k.shape[1]) for x in (dk, dv))
     return tuple(as_given(as_input(x, problem), like, problem) for x, like in zip((dq, dk, dv), given, strict=True))
 
 

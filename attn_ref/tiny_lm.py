@@ -20,6 +20,7 @@ class TinyLM(nn.Module):
     vocab_size, d_model, n_layers, n_heads, n_kv_heads, d_ff    sizes; None: the usual ones
     max_len      how many positions "learned" has; the other kinds have no limit
     position     "rope", "alibi", "sinusoidal", "learned", or None: then order is seen only through the causal mask
+    rope_base    of the rotations, where position is "rope"
     window       each token sees itself and the window - 1 before; None: all before
     tie_weights  the matrix that embeds a token also scores it
     norm, activation, dropout, bias    as in `TransformerBlock`
@@ -83,7 +84,7 @@ class TinyLM(nn.Module):
         x = self.embed(tokens)  # (B, n, d_model)
         if self.position == "learned":
             x = x + self.places(self._checked_positions(positions, tokens))
-        x = x * x.shape[-1] ** 0.5  # beside codes of size 1 a small embedding would be lost
+        x = x * x.shape[-1] ** 0.5  # beside sinusoids of size 1 a small embedding would be lost
         if self.position == "sinusoidal":
             positions = self._checked_positions(positions, tokens)
             codes = sinusoidal(int(positions.max()) + 1 if positions.numel() else 0, x.shape[-1])
@@ -96,6 +97,8 @@ class TinyLM(nn.Module):
             raise TypeError(f"caches must be a list, one cache for each layer, got {type(caches).__name__}")
         if caches is not None and len(caches) != len(self.blocks):
             raise ValueError(f"caches must hold one cache for each of {len(self.blocks)} layers, got {len(caches)}")
+        if caches and len({id(cache) for cache in caches}) < len(caches):
+            raise ValueError("caches holds one cache twice; make one for each layer: [KVCache() for _ in model.blocks]")
         return tokens
 
     def _checked_positions(self, positions, tokens):

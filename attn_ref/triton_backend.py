@@ -76,6 +76,7 @@ def backward(problem, out, lse, grad_out, grad_lse=None):
     if not q.numel() or not k.numel():
         return tuple(x.new_zeros(x.shape) for x in (q, k, v))
     dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
+    grad_out = grad_out.to(q.dtype)
     lse2, delta = (q.new_empty(batch, n_heads, n_q, 1, dtype=torch.float32) for _ in range(2))
     grad_lse = None if grad_lse is None else matrices(grad_lse[..., None])
     sizes = _sizes(problem)
@@ -108,7 +109,7 @@ def _decode(problem, out, lse):
         TILE_Q=tile_q, TILE_K=tile_k, num_warps=warps, num_stages=stages, **COMMON,
     )  # fmt: skip
     merge_kernel[n_q, n_heads, batch](
-        *map(matrices, (parts, part_lse, out, lse)), problem.sinks, splits,
+        *map(matrices, (parts, part_lse, out, lse)), *_options(problem, "sinks"), splits,
         sizes["D_V"], sizes["PADDED_DV"], triton.next_power_of_2(splits), **COMMON,
     )  # fmt: skip
 
@@ -151,8 +152,8 @@ def _options(problem, names):
         "length": problem.length.contiguous(),
         "allowed": matrices(problem.allowed),
         "bias": matrices(problem.bias),
-        "sinks": problem.sinks,
-        "alibi": problem.alibi,
+        "sinks": None if problem.sinks is None else problem.sinks.contiguous(),
+        "alibi": None if problem.alibi is None else problem.alibi.contiguous(),
     }
     return [values[name] for name in names.split()]
 

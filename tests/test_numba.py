@@ -1,6 +1,7 @@
 """The numba kernels beyond the fuzz: tiles of any size, caches read in place, BLAS's threads, stale caches."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -96,6 +97,34 @@ def test_blas_has_its_threads_back_after_a_call(arrays):
     before = [one["num_threads"] for one in numba_backend._blas().info()]
     attention(*arrays[:3], backend="numba")
     assert before and [one["num_threads"] for one in numba_backend._blas().info()] == before
+
+
+def test_a_forked_process_refuses_and_by_default_does_without(arrays):
+    attention(*arrays[:3], backend="numba")
+    if not hasattr(os, "fork"):
+        pytest.skip("this system does not fork")
+    read, write = os.pipe()
+    if os.fork() == 0:
+        try:
+            attention(*arrays[:3], backend="numba")
+        except ValueError as error:
+            os.write(write, str(error).encode())
+            attention(np.zeros((1, 1, 2**11, 1)), np.zeros((1, 1, 2**11, 1)), np.zeros((1, 1, 2**11, 1)))
+            os.write(write, b" and did")
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as told:
+        text = told.read()
+    assert "threads do not survive a fork" in text and text.endswith("and did")
+
+
+def test_two_callers_at_once_get_what_each_asked_for(arrays):
+    q, k, v = arrays[:3]
+    wanted = [attention(q * i, k, v, backend="numpy") for i in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda i: attention(q * i, k, v, backend="numba"), range(6)))
+    for ours, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-10)
 
 
 def test_changed_steps_make_the_compiled_kernels_stale(tmp_path):

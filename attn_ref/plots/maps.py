@@ -9,6 +9,7 @@ from attn_ref.shapes import boolean_array, is_tensor
 from attn_ref.softmax import softmax
 
 LARGEST_ANNOTATED = 80  # entries; beyond that numbers in cells are unreadable
+MANY = 1600  # cells; beyond that the lines between hatched ones are too fine to see
 IN_A_ROW = 4
 
 
@@ -144,17 +145,24 @@ def _maps(array, rows, columns, title, allowed, cmap, limits, label, axes_names=
 def _one_map(axes, panel, allowed, cmap, limits):
     finite = np.where(np.isfinite(panel), panel, np.nan)
     image = axes.imshow(finite, cmap=cmap, vmin=limits[0], vmax=limits[1], aspect="auto")
-    for (i, j), value in np.ndenumerate(panel):
-        forbidden = allowed is not None and not allowed[i, j]
-        if forbidden or np.isneginf(value):
-            axes.add_patch(matplotlib.patches.Rectangle((j - 0.5, i - 0.5), 1, 1, **FORBIDDEN))
-        elif panel.size <= LARGEST_ANNOTATED:
+    forbidden = np.isneginf(panel) if allowed is None else np.isneginf(panel) | ~allowed
+    for i, first, last in _runs(forbidden) if panel.size > MANY else ((i, j, j) for i, j in np.argwhere(forbidden)):
+        axes.add_patch(matplotlib.patches.Rectangle((first - 0.5, i - 0.5), last - first + 1, 1, **FORBIDDEN))
+    for (i, j), value in np.ndenumerate(panel) if panel.size <= LARGEST_ANNOTATED else ():
+        if not forbidden[i, j]:
             shade = image.cmap(image.norm(value))
             dark = 0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] < 0.55
             text = f"{value:.0f}" if value.is_integer() else f"{value:.2f}"
             axes.text(j, i, text, ha="center", va="center", fontsize=8.5, color="white" if dark else "black")
     axes.spines[:].set_visible(False)
     return image
+
+
+def _runs(cells):
+    """Runs of True in each row, since hatching cell by cell takes minutes.  (n, m) bool -> (row, first, last), ..."""
+    for i, row in enumerate(cells):
+        starts, ends = np.flatnonzero(np.diff(np.concatenate([[0], row, [0]]))).reshape(-1, 2).T
+        yield from ((i, first, end - 1) for first, end in zip(starts, ends, strict=True))
 
 
 def _ticks(axes, rows, columns, n_rows, n_columns, names):
