@@ -346,9 +346,7 @@ class TestGenerate:
 
     def test_frequencies_of_draws_are_the_shares(self):
         logits = torch.tensor([0.0, np.log(2), np.log(5)], dtype=torch.float64)
-        many = generate(
-            lambda text: logits.expand(*text.shape, 3), torch.zeros(8000, 1).long(), 1, generator=seeded()
-        )
+        many = generate(lambda text: logits.expand(*text.shape, 3), torch.zeros(8000, 1).long(), 1, generator=seeded())
         shares = torch.bincount(many[:, 1]) / 8000
         close(shares, torch.tensor([1, 2, 5]) / 8, rtol=0, atol=5 * 0.5 / 8000**0.5)  # five standard deviations
 
