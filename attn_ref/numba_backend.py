@@ -22,6 +22,7 @@ from attn_ref.numba_compile import run, threads_lost
 from attn_ref.numba_decode import decode_kernel
 from attn_ref.numba_exp2 import LOG2_E
 from attn_ref.numba_forward import forward_kernel
+from attn_ref.problem import UNBOUNDED
 from attn_ref.scores import as_input, without_nonfinite
 from attn_ref.shapes import is_tensor, namespace, working
 
@@ -37,6 +38,8 @@ def refusal(problem):
         return f"q, k and v are on {problem.q.device}, and the numba kernels work on the CPU"
     if problem.q.dtype.itemsize > 8:
         return f"q has dtype {problem.q.dtype}, and the kernels compute in float32 or float64"
+    if problem.offset.shape[0] and int(abs(problem.offset).max()) + problem.q.shape[2] >= UNBOUNDED:
+        return f"q_offset must lie within ±2³⁰ for these kernels, got {int(abs(problem.offset).max())}"
     if threads_lost():
         return "this process was forked from one that had run kernels, whose threads do not survive a fork; use spawn"
     return None

@@ -70,8 +70,6 @@ def make_problem(
             f"kv_len must lie in 0..{n_k}, the number of keys, got {int(length.min())}..{int(length.max())}"
         )
     offset = length - n_q if q_offset is None else _per_batch(q_offset, "q_offset", 0, q, lead)
-    if q_offset is not None and batch and int(abs(offset).max()) >= UNBOUNDED - n_q:
-        raise ValueError(f"q_offset must lie within ±2³⁰, farther than any key, got {int(abs(offset).max())}")
     return Problem(
         q, k, v,
         scale=(d or 1) ** -0.5 if scale is None else real_number(scale, "scale"),

@@ -120,7 +120,7 @@ def test_what_a_kernel_cannot_hold_goes_to_the_plain_version(numba):
     q = np.ones(LARGE, np.longdouble)
     assert attention(q, q, q).dtype == np.longdouble
     with pytest.raises(ValueError, match="q_offset must lie within"):
-        attention(q, q, q, q_offset=2**31, causal=True)
+        attention(*[np.ones((1, 1, 9, 4))] * 3, q_offset=2**31, causal=True, backend="numba")
 
 
 def test_without_compiling_there_is_no_numba_backend(numba):
