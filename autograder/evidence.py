@@ -8,12 +8,15 @@ import base64
 import contextlib
 import math
 import types
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 LARGEST_ARRAY = 64 * 2**20  # bytes; an answer that returns more is wrong whatever it holds
+LONGEST_PRINT = 2_000  # characters kept of what an answer prints
 PLAIN_KINDS = "biufc"
+STATUSES = ("returned", "raised", "not attempted", "too slow", "died", "not run")
+ERROR = {"type": str, "message": str, "line": str, "lineno": int}  # what is kept of an exception
 
 
 @dataclass(frozen=True)
@@ -28,18 +31,39 @@ class Outcome:
     """One case: what came back, or how it failed, and what else was noticed."""
 
     value: object = None
-    error: dict | None = None  # type, message, line (the source text), lineno
-    status: str = "returned"  # returned, raised, not attempted, too slow, died, not run
+    error: dict | None = None  # as ERROR says; line is the source text
+    status: str = "returned"  # one of STATUSES
     changed: list[str] = field(default_factory=list)  # arguments that were written to
     printed: str = ""
     warned: list[str] = field(default_factory=list)
+    called: list[str] = field(default_factory=list)  # forbidden functions that the answer called, where this is watched
 
     def to_json(self):
         return {**vars(self), "value": encode(self.value)}
 
     @classmethod
     def from_json(cls, data):
-        return cls(**{**data, "value": decode(data["value"])})
+        """Read what `to_json` wrote. ValueError on anything else: it may come from a process that nobody trusts."""
+        if not isinstance(data, dict) or data.keys() != {one.name for one in fields(cls)}:
+            raise ValueError("evidence holds something that is no outcome")
+        if data["status"] not in STATUSES or not isinstance(data["printed"], str):
+            raise ValueError(
+                "evidence holds an outcome with an unknown status, or with something printed that is no text"
+            )
+        texts = [data["changed"], data["warned"], data["called"]]
+        if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in texts):
+            raise ValueError("evidence lists arguments, warnings or calls by something that is no text")
+        error = data["error"]
+        if data["status"] in ("raised", "not attempted") or error is not None:
+            if not isinstance(error, dict) or {name: type(value) for name, value in error.items()} != ERROR:
+                raise ValueError("evidence describes an error in an unknown form")
+            error = {name: value[:500] if isinstance(value, str) else value for name, value in error.items()}
+        try:
+            value = decode(data["value"])
+        except (TypeError, KeyError, OverflowError, RecursionError) as problem:
+            raise ValueError(f"evidence holds a value that cannot be read ({problem})") from None
+        shortened = {"printed": data["printed"][:LONGEST_PRINT], "warned": [text[:200] for text in data["warned"][:3]]}
+        return cls(**{**data, **shortened, "error": error, "value": value})
 
 
 def plain(value, depth=0):

@@ -35,7 +35,7 @@ class Criterion:
     untouched: bool = False  # ask only that the inputs are as they were
 
 
-@dataclass
+@dataclass(eq=False)
 class Mistake:
     """A wrong answer that someone will give, and what a tutor would say to it."""
 
@@ -44,12 +44,13 @@ class Mistake:
     answer: Callable
 
 
-@dataclass
+@dataclass(eq=False)
 class Exercise:
     """An exercise of one chapter. `reference` is the right answer; its name and parameters are the contract.
 
     `expected`, where given, computes what is right in place of `reference` (an exact value where the answer is a
     simulation). `isolate=False` runs the answer in the notebook's own process (for code that cannot be forked).
+    `forbids` names calls that would defeat the exercise, such as "scipy.special.softmax"; see `grading/policy.py`.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Exercise:
     expected: Callable | None = None
     isolate: bool = True
     time_limit: float = 10.0  # seconds for all cases together
+    forbids: tuple[str, ...] = ()
     criteria: list[Criterion] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
     variants: list[Callable] = field(default_factory=list)

@@ -6,6 +6,7 @@ same inputs. A match names the misconception; otherwise the first difference is 
 
 import inspect
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -55,8 +56,8 @@ class Report:
         }
 
 
-def judge(exercise, seed, outcomes):
-    """The Report for these outcomes of `exercise.cases(seed)`."""
+def judge(exercise, seed, outcomes, diagnose=True):
+    """The Report for these outcomes of `exercise.cases(seed)`. Looking for known mistakes takes most of the time."""
     report = Report(exercise.id, exercise.title, exercise.points)
     cases = exercise.cases(seed)
     if outcomes and outcomes[0].status == "not attempted":
@@ -74,7 +75,7 @@ def judge(exercise, seed, outcomes):
     _say_once(report.verdicts)
     report.earned = sum(verdict.earned for verdict in report.verdicts)
     report.printed = next((outcome.printed for outcome in outcomes if outcome.printed), "")
-    if not report.full:
+    if diagnose and not report.full:
         report.diagnosis, report.sure = recognise(exercise, seed, outcomes, faults)
     return report
 
@@ -138,6 +139,7 @@ def _telling(outcome):
     )
 
 
+@lru_cache(maxsize=2_000)  # a class makes the same mistakes on the same inputs
 def mistake_outcomes(exercise, mistake, seed):
     """What a known mistake gives on every case."""
     return [run_case(exercise, mistake.answer, case.arguments) for case in exercise.cases(seed)]

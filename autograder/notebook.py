@@ -80,7 +80,8 @@ def _check(exercise_id, answers):
     unsaved = None
     if getattr(answers[0], "__name__", "") == exercise.name:  # a planted bug under another name is nobody's answer
         unsaved = record.append("check", exercise.id, earned=report.earned, points=report.points)
-    return report, " ".join(filter(None, [_hint_line(exercise, report), unsaved]))
+    next_hint = hint_line(exercise, report, _hints_seen(exercise))
+    return report, " ".join(filter(None, [next_hint, unsaved]))
 
 
 def hint(exercise_id, step=None):
@@ -128,10 +129,11 @@ def _hints_seen(exercise):
     return record.standings().get(exercise.id, record.Standing()).hints
 
 
-def _hint_line(exercise, report):
+def hint_line(exercise, report, seen=0):
+    """How to ask for the next hint, for someone who has seen so many; nothing where there is none to give."""
     if report.full or not exercise.hint_texts:
         return ""
-    seen, total = _hints_seen(exercise), len(exercise.hint_texts)
+    total = len(exercise.hint_texts)
     if seen == 0:
         return f'hint("{exercise.id}") gives the first of {total} hints.'
     if seen < total:

@@ -19,28 +19,38 @@ import threading
 import time
 import traceback
 import warnings
+from itertools import islice
 
 import numpy as np
 
-from autograder.evidence import Outcome, plain
+from autograder.evidence import LONGEST_PRINT, Outcome, plain
 
-PRINTED_LIMIT = 2_000  # characters kept of what an answer prints
 MEMORY_LIMIT = 4 * 2**30  # bytes an answer may add in its child: a MemoryError there, not a frozen laptop
 CAN_FORK = sys.platform == "linux"
 
 
 def collect(exercise, answer, seed, time_limit=None):
     """One Outcome for every case of `exercise.cases(seed)`."""
+    return collect_each(exercise, answer, [seed], time_limit)[0]
+
+
+def collect_each(exercise, answer, seeds, time_limit=None, watch=contextlib.nullcontext):
+    """`collect` for several seeds, in one child. The time limit is for each.
+
+    `watch()` may give a context manager that fills a set with the forbidden functions the answer calls.
+    """
     time_limit = exercise.time_limit if time_limit is None else time_limit
     run = _in_a_child if CAN_FORK and exercise.isolate else _in_place
-    return run(exercise, answer, exercise.cases(seed), time_limit)
+    cases = [exercise.cases(seed) for seed in seeds]
+    outcomes = iter(run(exercise, answer, sum(cases, []), time_limit * len(seeds), watch))
+    return [list(islice(outcomes, len(one))) for one in cases]
 
 
 def run_case(exercise, answer, arguments):
     """Call the answer once and note what happened. BaseException included: `exit()` in an answer is an outcome."""
     outcome = Outcome()
     before = {name: copy.deepcopy(value) for name, value in arguments.items()}
-    out = _Limited(PRINTED_LIMIT)
+    out = _Limited(LONGEST_PRINT)
     with (
         warnings.catch_warnings(record=True) as caught,
         contextlib.redirect_stdout(out),
@@ -81,7 +91,7 @@ class _Limited(io.StringIO):
         raise OSError("this stream has no file")
 
 
-def _in_a_child(exercise, answer, cases, time_limit):
+def _in_a_child(exercise, answer, cases, time_limit, watch):
     """Fork; the child sends one line of JSON a case, so that a loop costs no case that came before it."""
     readable, writable = os.pipe()
     with warnings.catch_warnings():
@@ -89,7 +99,7 @@ def _in_a_child(exercise, answer, cases, time_limit):
         child = os.fork()
     if child == 0:
         os.close(readable)
-        _serve_and_exit(exercise, answer, cases, writable)
+        _serve_and_exit(exercise, answer, cases, writable, watch)
     os.close(writable)
     try:
         lines, ended = _read_lines(readable, len(cases), time.monotonic() + time_limit)
@@ -107,7 +117,7 @@ def _in_a_child(exercise, answer, cases, time_limit):
     return outcomes + [Outcome(status="not run") for _ in cases[len(outcomes) :]]
 
 
-def _serve_and_exit(exercise, answer, cases, writable):
+def _serve_and_exit(exercise, answer, cases, writable, watch):
     """The child's whole life. It leaves by os._exit, so that no clean-up of the notebook's runs twice."""
     try:
         os.setpgid(0, 0)
@@ -119,11 +129,13 @@ def _serve_and_exit(exercise, answer, cases, writable):
         _limit_memory()
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(1)  # OpenMP's threads do not survive a fork
-        for case in cases:
-            outcome = run_case(exercise, answer, case.arguments)
-            line = (json.dumps(outcome.to_json()) + "\n").encode()
-            while line:
-                line = line[os.write(writable, line) :]
+        with watch() as called:
+            for case in cases:
+                outcome = run_case(exercise, answer, case.arguments)
+                outcome.called = sorted(called or ())
+                line = (json.dumps(outcome.to_json()) + "\n").encode()
+                while line:
+                    line = line[os.write(writable, line) :]
     finally:
         os._exit(0)
 
@@ -156,20 +168,22 @@ def _read_lines(readable, wanted, deadline):
 def _parse(line):
     try:
         return Outcome.from_json(json.loads(line))
-    except (ValueError, TypeError, KeyError):
+    except ValueError:
         return Outcome(status="died")
 
 
-def _in_place(exercise, answer, cases, time_limit):
+def _in_place(exercise, answer, cases, time_limit, watch):
     deadline = time.monotonic() + time_limit
     outcomes = []
-    for case in cases:
-        try:
-            with _interrupt_after(deadline - time.monotonic()):
-                outcomes.append(run_case(exercise, answer, case.arguments))
-        except TimeLimit:
-            outcomes.append(Outcome(status="too slow"))
-            break
+    with watch() as called:
+        for case in cases:
+            try:
+                with _interrupt_after(deadline - time.monotonic()):
+                    outcomes.append(run_case(exercise, answer, case.arguments))
+                outcomes[-1].called = sorted(called or ())
+            except TimeLimit:
+                outcomes.append(Outcome(status="too slow"))
+                break
     return outcomes + [Outcome(status="not run") for _ in cases[len(outcomes) :]]
 
 

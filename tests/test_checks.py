@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import attn_ref
-from autograder import check, hint, progress, quiz, runner
+from autograder import check, evidence, hint, progress, quiz, runner
 from autograder.card import as_html, as_text
 from autograder.evidence import Odd, Outcome, decode, encode, plain
 from autograder.exercise import Exercise
@@ -166,7 +166,7 @@ def test_torch_in_the_notebook_with_its_threads_running_does_not_hang_a_check():
 def test_printing_is_shown_and_bounded():
     report = verdict_on(lambda x: print("a" * 10**6) or 2 * x)
     assert report.printed.startswith("aaa")
-    assert len(report.printed) <= runner.PRINTED_LIMIT
+    assert len(report.printed) <= evidence.LONGEST_PRINT
 
 
 def test_warnings_are_told_and_cost_nothing(capfd):
