@@ -5,10 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-from nbgrader.converters import GenerateAssignment
-from nbgrader.preprocessors import IncludeHeaderFooter
+from nbgrader.converters import Autograde, GenerateAssignment
+from nbgrader.preprocessors import Execute, IncludeHeaderFooter
 
-from autograder.nbgrader_plugins import DropTeacherCells
+from autograder.nbgrader_plugins import DropTeacherCells, Examine, Mend
 
 ROOT = Path(__file__).resolve().parent if "__file__" in globals() else Path.cwd()
 
@@ -31,8 +31,14 @@ c.GenerateAssignment.preprocessors = [IncludeHeaderFooter, DropTeacherCells, *ow
 c.ClearSolutions.code_stub = {"python": "# Your code here.\nraise NotImplementedError"}
 c.ClearSolutions.text_stub = "*Your answer here.*"
 
-c.ExecutePreprocessor.timeout = 120  # seconds a cell; a check has a shorter limit of its own
+# Submissions are mended, run in a sandbox, and judged outside it, in place of nbgrader's own execution. Where this
+# machine offers no sandbox nothing is graded, unless c.Examine.unsandboxed = True says that every student is trusted.
+c.Autograde.sanitize_preprocessors = [Mend, *Autograde.sanitize_preprocessors.default()]
+steps = Autograde.autograde_preprocessors.default()
+c.Autograde.autograde_preprocessors = [Examine if one is Execute else one for one in steps]
 
+# For `nbgrader validate`, which runs a learner's own notebook: seconds a cell; a check has a shorter limit of its own.
+c.ExecutePreprocessor.timeout = 120
 # Encrypts what passes between grader and kernel; without it every kernel warns of eavesdropping on the terminal.
 c.KernelManager.transport_encryption = "auto"
 

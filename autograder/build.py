@@ -12,7 +12,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import jupytext
 import nbformat
 
 from autograder.exercise import chapters, load_chapter
@@ -105,6 +104,8 @@ def keep_copy(path):
 
 def source_notebook(text_path, chapter):
     """Expand a chapter's text into nbgrader's source notebook."""
+    import jupytext  # only here: a grader builds nothing from a text
+
     text = text_path.read_text(encoding="utf-8")
     notebook = jupytext.reads(text, fmt="py:percent")
     notebook.metadata = {

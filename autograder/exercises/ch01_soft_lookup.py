@@ -43,7 +43,13 @@ def project_qkv(x, w_q, w_k, w_v):
 
 # 1.1 The bottleneck
 
-recurrence = Exercise("1.1", "A sentence in one vector", reference=rnn_last_state, minutes=10)
+recurrence = Exercise(
+    "1.1",
+    "A sentence in one vector",
+    reference=rnn_last_state,
+    minutes=10,
+    forbids=("torch.nn.RNN", "torch.nn.RNNCell"),
+)
 
 
 @recurrence.criterion("each word renews the state as the equation says", points=2)

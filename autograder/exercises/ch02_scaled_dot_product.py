@@ -9,7 +9,24 @@ from autograder.exercise import Exercise, Quiz, Written
 
 # --- 2.1 -------------------------------------------------------------------------------------------------------------
 
-softmax = Exercise("2.1", "Scores become shares", reference=attn_ref.softmax, minutes=15)
+softmax = Exercise(
+    "2.1",
+    "Scores become shares",
+    reference=attn_ref.softmax,
+    minutes=15,
+    forbids=(
+        "scipy.special.softmax",
+        "scipy.special.log_softmax",
+        "torch.softmax",
+        "torch.log_softmax",
+        "torch.Tensor.softmax",
+        "torch.Tensor.log_softmax",
+        "torch.nn.functional.softmax",
+        "torch.nn.functional.log_softmax",
+        "torch.nn.Softmax",
+        "torch.nn.LogSoftmax",
+    ),
+)
 
 
 @softmax.criterion("each row becomes shares that sum to 1, in proportion to exp(score)", points=2)
@@ -275,7 +292,13 @@ softmax.errors(
 
 # --- 2.2 -------------------------------------------------------------------------------------------------------------
 
-logsumexp = Exercise("2.2", "The logarithm of the total", reference=attn_ref.logsumexp, minutes=10)
+logsumexp = Exercise(
+    "2.2",
+    "The logarithm of the total",
+    reference=attn_ref.logsumexp,
+    minutes=10,
+    forbids=("scipy.special.logsumexp", "torch.logsumexp", "torch.Tensor.logsumexp"),
+)
 
 
 @logsumexp.criterion("each row gives the logarithm of the sum of its exponentials", points=1)
@@ -670,7 +693,21 @@ def attention(q, k, v):
     return attn_ref.attention(q, k, v, return_weights=True)
 
 
-whole_formula = Exercise("2.4", "The whole formula", reference=attention, minutes=6)
+whole_formula = Exercise(
+    "2.4",
+    "The whole formula",
+    reference=attention,
+    minutes=6,
+    forbids=(
+        "attn_ref.attention",
+        "attn_ref.tiled_attention",
+        "attn_ref.flash_forward",
+        "attn_ref.attention_packed",
+        "attn_ref.attention_left_padded",
+        "torch.nn.functional.scaled_dot_product_attention",
+        "torch.nn.MultiheadAttention",
+    ),
+)
 
 
 @whole_formula.criterion("the output is the average of the values by these weights, and both come back", points=2)
@@ -1214,7 +1251,13 @@ spread.errors(
 ENTROPY, ZERO = 2e-6, 1e-3
 EVEN = 4.0  # the Dirichlet parameter
 
-weights_entropy = Exercise("2.6", "How undecided is a row?", reference=attn_ref.weights_entropy, minutes=6)
+weights_entropy = Exercise(
+    "2.6",
+    "How undecided is a row?",
+    reference=attn_ref.weights_entropy,
+    minutes=6,
+    forbids=("scipy.stats.entropy",),
+)
 
 
 @weights_entropy.criterion("each row gives its entropy in nats", points=1, tolerance=ENTROPY)
@@ -1382,7 +1425,7 @@ def kept_away_from_zero(weights):
 
 @weights_entropy.also_right
 def six_digits(weights):
-    return np.round(attn_ref.weights_entropy(weights), 6)
+    return np.round(-(weights * np.log(np.where(weights > 0, weights, 1))).sum(axis=-1), 6)
 
 
 @weights_entropy.also_right

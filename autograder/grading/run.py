@@ -1,0 +1,265 @@
+"""`attn grade`: a folder of submissions in, a gradebook, feedback and reports out.
+
+The run may be killed at any moment and started again: what is stored is stored whole, what is not is done again, and
+what has not changed is not.
+"""
+
+import hashlib
+import logging
+import os
+import signal
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+from filelock import FileLock, Timeout
+
+from autograder.exercise import chapters, load_chapter
+from autograder.grading import policy
+from autograder.grading.execute import Budget
+from autograder.grading.intake import take_in
+from autograder.grading.results import FAILED, ClassRun, Graded, Submission, to_json, write_atomically
+from autograder.grading.work import POLICIES, Plan, stamp_of
+from autograder.grading.workers import Cluster, Local
+from autograder.sandbox import WarmProcess, strongest
+
+UNKNOWN = "the roster does not know {student}, whose scores are not in this file"
+log = logging.getLogger("attn.grade")
+
+
+class GradeError(Exception):
+    """The run cannot start or go on; the text says why and what to do. Nothing that was stored is lost."""
+
+
+@dataclass
+class Settings:
+    """What an instructor may choose."""
+
+    out: Path = Path("grading")
+    workers: int = 0  # 0: one for each core
+    db: str | None = None  # a database URL; by default gradebook.db in `out`
+    cluster: str | None = None  # the address of a Dask scheduler
+    policy: str = "zero"
+    budget: Budget = field(default_factory=Budget)
+    unsandboxed: bool = False
+    feedback: bool = True
+    seed: int | None = None  # of the hidden inputs; by default the gradebook's own, drawn once
+    roster: Path | None = None  # a gradebook exported from Canvas, for which to write an import file
+    wait: float = 0.0  # seconds to wait for another grader on the same gradebook
+
+
+def grade(source, settings: Settings, progress=None) -> ClassRun:
+    """Grade all submissions under `source`. `progress(iterable, total)` may wrap the results in a bar."""
+    source, out = Path(source).resolve(), Path(settings.out).resolve()
+    if settings.policy not in POLICIES:
+        raise GradeError(f"policy is one of {', '.join(POLICIES)}; it was given {settings.policy!r}")
+    if not source.exists():
+        raise GradeError(f"there is no {source}; give a folder of <student>/<chapter>/<chapter>.ipynb, or a zip")
+    if settings.roster is not None and not Path(settings.roster).is_file():
+        raise GradeError(f"there is no roster {settings.roster}; export the gradebook from Canvas and give that file")
+    with _only_one(out, settings.wait), _logging(out / "grade.log"), _terminated_as_interrupted():
+        level = "as the workers offer" if settings.cluster else strongest(allow_none=settings.unsandboxed)
+        log.info("sandbox: %s", level)
+        with _crew(settings) as crew:  # first of all: what starts here must not have seen a database or a seed
+            return _grade(source, out, settings, crew, level, progress or (lambda results, total: results))
+
+
+def _grade(source, out, settings, crew, level, progress):
+    from autograder.build import nbgrader_config
+    from autograder.grading.gradebook import GradebookError, Keeper
+
+    submissions, unplaced = take_in(source)
+    if not submissions:
+        found = "".join(f"\n  {path}: {why}" for path, why in unplaced[:10])
+        raise GradeError(f"nothing in {source} is a submission of this course{found or ', it is empty'}")
+    try:
+        url = settings.db or f"sqlite:///{out / 'gradebook.db'}"
+        with Keeper(url, nbgrader_config()) as keeper, keeper.alone(settings.wait):
+            releases = {folder: released(folder, out) for folder in sorted({one.chapter for one in submissions})}
+            for folder, content in releases.items():
+                keeper.prepare(folder, nbformat.reads(content.decode(), as_version=4))
+            seed = keeper.seed(settings.seed)
+            plan = Plan(seed, releases, settings.unsandboxed, settings.budget, settings.policy)
+            todo = changed(submissions, keeper.kept(), plan)
+            log.info("%d submissions, %d of them to grade", len(submissions), len(todo))
+            for submission, graded, notebook in progress(crew.grade(todo, plan), len(todo)):
+                _keep(submission, graded, notebook, keeper, out)
+            run = class_run(keeper, unplaced, level)
+    except GradebookError as error:
+        raise GradeError(str(error)) from error
+    _flag_copies(run)
+    write_reports(run, out, settings.feedback, settings.roster)
+    return run
+
+
+def changed(submissions: list[Submission], kept: dict, plan: Plan) -> list[Submission]:
+    """Those whose grade does not stand yet: new ones, and those for which anything that decides a grade is another."""
+    todo = []
+    for one in submissions:
+        before = kept.get((one.student, one.chapter))
+        if before is None or before.stamp is None or before.stamp.key != stamp_of(one, plan).key:
+            todo.append(one)
+    return todo
+
+
+def class_run(keeper, unplaced, level) -> ClassRun:
+    """All that the gradebook holds, as the reports read it."""
+    kept = keeper.kept()
+    folders = [load_chapter(number).folder for number in chapters()]
+    used = {chapter for _, chapter in kept}
+    shown = [(str(path), why) for path, why in unplaced]
+    return ClassRun(
+        "attention", [one for one in folders if one in used], keeper.students(), list(kept.values()), shown, level
+    )
+
+
+def released(folder, out):
+    """The released notebook of a chapter, kept in `out` because making it takes longer than grading one submission."""
+    from autograder.build import ROOT, release_bytes
+
+    source = ROOT / "solutions" / folder / f"{folder}.ipynb"
+    if not source.is_file():
+        raise GradeError(f"{source} is missing; run: make notebooks")
+    known = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    path = out / "release" / f"{folder}-{known}.ipynb"
+    if not path.is_file():
+        write_atomically(path, release_bytes(folder))
+    return path.read_bytes()
+
+
+def _keep(submission, graded, notebook, keeper, out):
+    """Files first, then the database: a run that is killed in between does this submission again."""
+    place = Path(graded.student) / graded.chapter / f"{graded.chapter}.ipynb"
+    write_atomically(out / "submitted" / place, submission.notebook)
+    if submission.submitted:
+        write_atomically(out / "submitted" / place.parent / "timestamp.txt", submission.submitted)
+    for name, content in submission.files.items():
+        write_atomically(out / "submitted" / place.parent / name, content)
+    if notebook is not None:
+        write_atomically(out / "autograded" / place, notebook)
+    keeper.keep(graded)
+    if graded.status == FAILED:
+        log.warning("%s %s: %s (%s)", graded.student, graded.chapter, graded.status, graded.reason)
+
+
+def _flag_copies(run):
+    """Compare answers across the class, afresh each time: who handed in what may have changed."""
+    handed = {(one.student, exercise): text for one in run.graded for exercise, text in one.answers.items()}
+    by_student = {(one.student, one.chapter): one for one in run.graded}
+    for student, flag in policy.copies(handed, published()):
+        chapter = load_chapter(int(flag.exercise.split(".")[0])).folder
+        by_student[student, chapter].flags.append(flag)
+
+
+def published() -> dict[str, list[str]]:
+    """{exercise id: sources} of the solutions that the course itself publishes."""
+    from autograder.build import ROOT
+    from autograder.grading.mend import answers
+
+    found = {}
+    for number in chapters():
+        chapter = load_chapter(number)
+        source = ROOT / "solutions" / chapter.folder / f"{chapter.folder}.ipynb"
+        if source.is_file():
+            for exercise, text in answers(nbformat.read(source, as_version=4), chapter).items():
+                found[exercise] = [text]
+    return found
+
+
+def write_reports(run: ClassRun, out: Path, feedback=True, roster=None):
+    """Everything that is made from the gradebook: CSV, JSON, the class report, and a page for each student.
+
+    `roster` is a gradebook exported from Canvas; with it, canvas.csv is what Canvas imports.
+    """
+    from autograder.reports import canvas, class_report, everything, github_summary, spreadsheet
+
+    spreadsheet.write(run, out)
+    everything.write(run, out / "grades.json")
+    write_atomically(out / "report.html", class_report.html(run))
+    if roster is not None:
+        unknown = canvas.write(run, out / "canvas.csv", Path(roster).read_text(encoding="utf-8-sig"))
+        run.unplaced += [(f"{out / 'canvas.csv'}", UNKNOWN.format(student=student)) for student in unknown]
+    if os.environ.get("GITHUB_STEP_SUMMARY"):
+        github_summary.append(github_summary.text(run), os.environ["GITHUB_STEP_SUMMARY"])
+    if feedback:
+        for graded in run.graded:
+            _write_feedback(graded, out)
+
+
+def _write_feedback(graded: Graded, out):
+    from autograder.reports.feedback import html
+
+    place = Path(graded.student) / graded.chapter / f"{graded.chapter}.ipynb"
+    path = (out / "feedback" / place).with_suffix(".html")
+    mark = f"<!-- {hashlib.sha256(to_json(graded).encode()).hexdigest()} -->"
+    if path.is_file() and path.read_text(encoding="utf-8").endswith(mark):
+        return
+    executed = out / "autograded" / place
+    notebook = nbformat.read(executed, as_version=4) if executed.is_file() and graded.status != FAILED else None
+    write_atomically(path, html(graded, notebook) + mark)
+
+
+@contextmanager
+def _crew(settings):
+    if settings.cluster:
+        with Cluster(settings.cluster) as crew:
+            yield crew
+    else:
+        with WarmProcess() as warm, Local(settings.workers or _cores(), warm) as crew:
+            yield crew
+
+
+def _cores():
+    """The cores this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _only_one(out, wait):
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".grading.lock", timeout=wait)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise GradeError(
+            f"another grader is at work in {out}; wait for it to end (--wait SECONDS does so), or choose another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _logging(path):
+    handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel("INFO")
+    log.propagate = False
+    try:
+        yield
+    except BaseException:
+        log.exception("the run ended early")
+        raise
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def _terminated_as_interrupted():
+    """A polite `kill` ends a run as Ctrl-C does: workers stopped, all stored grades kept."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = None
+    with suppress(ValueError):  # not in the main thread: then nobody sends us signals either
+        before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
