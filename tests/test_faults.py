@@ -41,9 +41,9 @@ STOPPED = {
     ),
     "SIGINT ignored": ("import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(1000)", SLOW),
     "a library that loops": ("import re\nre.match('(a*)*b', 'a' * 64)", SLOW),
-    "more memory than there is, in several processes": (
-        "import os, time\nfor _ in range(8):\n    if os.fork() == 0:\n        x = np.ones(4 * 10**7)\n        time.sleep(9)\n"
-        "time.sleep(9)",
+    "more memory than there is": (
+        "import mmap\nmaps = [mmap.mmap(-1, 2**30) for _ in range(3)]\n"
+        "for one in maps:\n    one[::4096] = b'x' * 2**18",
         "more memory than the 2048 MiB",
     ),
     "many lines of output": ("while True:\n    print('x' * 1000)", FLOOD),

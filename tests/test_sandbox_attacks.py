@@ -63,8 +63,11 @@ SUCCEED_OUTSIDE = {
     "talks to another kernel": """
         import glob
         for path in glob.glob('/tmp/attn-*/socket-1'):
-            socket.socket(1).connect(path)
-            print('BREACHED')
+            try:
+                socket.socket(1).connect(path)
+                print('BREACHED')
+            except OSError:  # one that has ended meanwhile proves nothing
+                pass
         """,
     "writes into the environment": "open(T['site'] + '/attack.pth', 'w').write('import os'); print('BREACHED')",
     "writes into the package": "open(T['course'] + '/autograder/attack.py', 'w').write(''); print('BREACHED')",

@@ -21,9 +21,11 @@ from autograder.grading.execute import Budget
 from autograder.grading.intake import take_in
 from autograder.grading.results import FAILED, ClassRun, Graded, Submission, to_json, write_atomically
 from autograder.grading.work import POLICIES, Plan, stamp_of
-from autograder.grading.workers import Cluster, Local
+from autograder.grading.workers import Cluster, GraderFailed, Local
 from autograder.sandbox import WarmProcess, strongest
+from autograder.sandbox.warm import PRELOAD
 
+HEAVY = ("torch", "numba")
 UNKNOWN = "the roster does not know {student}, whose scores are not in this file"
 log = logging.getLogger("attn.grade")
 
@@ -61,18 +63,22 @@ def grade(source, settings: Settings, progress=None) -> ClassRun:
     with _only_one(out, settings.wait), _logging(out / "grade.log"), _terminated_as_interrupted():
         level = "as the workers offer" if settings.cluster else strongest(allow_none=settings.unsandboxed)
         log.info("sandbox: %s", level)
-        with _crew(settings) as crew:  # first of all: what starts here must not have seen a database or a seed
-            return _grade(source, out, settings, crew, level, progress or (lambda results, total: results))
+        submissions, unplaced = take_in(source)
+        if not submissions:
+            found = "".join(f"\n  {path}: {why}" for path, why in unplaced[:10])
+            raise GradeError(f"nothing in {source} is a submission of this course{found or ', it is empty'}")
+        show = progress or (lambda results, total: results)
+        try:
+            with _crew(settings, submissions) as crew:  # what starts here must not have seen a database or a seed
+                return _grade(submissions, unplaced, out, settings, crew, level, show)
+        except GraderFailed as error:
+            raise GradeError(str(error)) from error
 
 
-def _grade(source, out, settings, crew, level, progress):
+def _grade(submissions, unplaced, out, settings, crew, level, progress):
     from autograder.build import nbgrader_config
     from autograder.grading.gradebook import GradebookError, Keeper
 
-    submissions, unplaced = take_in(source)
-    if not submissions:
-        found = "".join(f"\n  {path}: {why}" for path, why in unplaced[:10])
-        raise GradeError(f"nothing in {source} is a submission of this course{found or ', it is empty'}")
     try:
         url = settings.db or f"sqlite:///{out / 'gradebook.db'}"
         with Keeper(url, nbgrader_config()) as keeper, keeper.alone(settings.wait):
@@ -201,12 +207,15 @@ def _write_feedback(graded: Graded, out):
 
 
 @contextmanager
-def _crew(settings):
+def _crew(settings, submissions):
     if settings.cluster:
         with Cluster(settings.cluster) as crew:
             yield crew
     else:
-        with WarmProcess() as warm, Local(settings.workers or _cores(), warm) as crew:
+        # Importing what nobody uses would cost every kernel time and memory.
+        unused = [name for name in HEAVY if not any(name.encode() in one.notebook for one in submissions)]
+        preload = [name for name in PRELOAD if name not in unused]
+        with WarmProcess(preload) as warm, Local(settings.workers or _cores(), warm) as crew:
             yield crew
 
 

@@ -5,24 +5,40 @@ that is lost costs nothing but the time to do its submission again.
 """
 
 import atexit
+import logging
 import multiprocessing
 import os
 import signal
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import as_completed
+from concurrent.futures import FIRST_COMPLETED, CancelledError, wait
+from functools import cache
+from multiprocessing import forkserver
 
+from autograder.exercise import chapters
 from autograder.grading.execute import KernelFailed
 from autograder.grading.results import FAILED, Graded, Submission
+from autograder.grading.stamps import exercise_hashes, grader_hash
 from autograder.grading.work import Plan, grade_submission
-from autograder.sandbox import Limits, WarmProcess, kernel_manager, strongest
+from autograder.sandbox import Limits, Refused, WarmProcess, kernel_manager, strongest
 
 TRIES = 3  # for a submission whose worker, or whose kernel's start, fails
+UNDER_WAY = 100  # submissions that are handed out at a time; the others wait in this process
 MARGIN = 120.0  # seconds beyond a submission's own budget, after which its worker is given up
 LOST = "the grader itself failed on this submission ({how}), {tries} times. Its other submissions are graded; the log "
 LOST += "says more. Run the same command again to try once more"
+NO_CLUSTER = "no Dask scheduler answers at {address} ({error}). Start one there, or leave --cluster out"
+NO_DASK = "grading on a cluster needs Dask: pip install 'attn-course[cluster]'"
+CUT_OFF = "the connection to the scheduler at {address} is lost. The grades that came in are kept; run this again"
+OTHER_VERSION = "the worker {worker} has another version of the course ({error}). Install there what is installed "
+OTHER_VERSION += "here, start the worker again, and run this again"
+DIFFERS = "its grader or its exercises differ from those of this machine"
+NO_SANDBOX = "the worker {worker} cannot grade. {error}"
 
 _warm = None  # this process's access to a warm process: one for all its kernels
+_starting = threading.Lock()  # a Dask worker may have several threads
 
 
 def use(warm):
@@ -34,10 +50,11 @@ def use(warm):
 def warm_process():
     """The warm process of this process, started on first use and ended with it."""
     global _warm
-    if _warm is None:
-        _warm = WarmProcess()
-        _warm.start()
-        atexit.register(_warm.stop)
+    with _starting:
+        if _warm is None:
+            warm = WarmProcess().start().wait()
+            atexit.register(warm.stop)
+            _warm = warm
     return _warm
 
 
@@ -73,6 +90,7 @@ class Local:
         context = multiprocessing.get_context("forkserver" if linux else "spawn")
         if linux:
             context.set_forkserver_preload(["autograder.grading.workers"])
+            forkserver.ensure_running()  # it imports while the gradebook is being opened
         self.pool = ProcessPool(max_workers=count, context=context, initializer=_join, initargs=(warm, linux))
 
     def __enter__(self):
@@ -101,9 +119,24 @@ class Cluster:
     """A Dask cluster, by its scheduler's address. A lost worker's submissions are done again by another."""
 
     def __init__(self, address: str):
-        from distributed import Client
-
-        self.client = Client(address, timeout=20, set_as_default=False)
+        """Connect. GraderFailed where no scheduler answers, or where a worker has another version of the course."""
+        try:
+            from distributed import Client
+            from distributed.comm import get_address_host_port
+        except ModuleNotFoundError as error:
+            raise GraderFailed(NO_DASK) from error
+        logging.getLogger("distributed").setLevel("CRITICAL")  # what it has to say, the messages above say
+        self.address = address
+        try:
+            get_address_host_port(address)  # of a bad address, a Client is made by half and complains as it is dropped
+            self.client = Client(address, timeout=20)
+        except (OSError, ValueError) as error:
+            raise GraderFailed(NO_CLUSTER.format(address=address, error=error)) from error
+        for worker, found in self.client.run(version, on_error="return").items():
+            if found != version():
+                error = found if isinstance(found, Exception) else DIFFERS
+                self.client.close()
+                raise GraderFailed(OTHER_VERSION.format(worker=worker, error=error))
 
     def __enter__(self):
         return self
@@ -112,33 +145,62 @@ class Cluster:
         self.client.close()
 
     def grade(self, submissions: list[Submission], plan: Plan) -> Iterator[tuple[Submission, Graded, bytes | None]]:
-        """Yield (submission, Graded, notebook) for each."""
-        from distributed import as_completed as dask_as_completed
+        """Yield (submission, Graded, notebook) for each. GraderFailed where the cluster is lost, or not fit."""
+        from distributed import wait as dask_wait
 
-        shared = self.client.scatter(plan, broadcast=True)
+        shared = self.client.submit(_same, plan, pure=False)  # a task, so that a lost worker's copy is made again
 
         def submit(one):
-            return self.client.submit(grade_here, one, shared, pure=False, retries=TRIES)
+            return self.client.submit(_grade_there, one, shared, version(), pure=False)
 
-        yield from _collect(submissions, submit, dask_as_completed)
+        try:
+            yield from _collect(submissions, submit, dask_wait)
+        except (CancelledError, OSError) as error:
+            raise GraderFailed(CUT_OFF.format(address=self.address)) from error
 
 
-def _collect(submissions, submit, completed=as_completed):
+@cache
+def version():
+    """What has to be the same on every machine that grades: hashes of the grader and of all exercises."""
+    return grader_hash(), {number: exercise_hashes(number) for number in chapters()}
+
+
+def _same(plan):
+    return plan
+
+
+def _grade_there(submission, plan, wanted):
+    """`grade_here`, on a worker that may have come later than the run began."""
+    from distributed import get_worker
+
+    if version() != wanted:
+        raise GraderFailed(OTHER_VERSION.format(worker=get_worker().address, error=DIFFERS))
+    try:
+        strongest(allow_none=plan.unsandboxed)
+    except Refused as error:
+        raise GraderFailed(NO_SANDBOX.format(worker=get_worker().address, error=error)) from error
+    return grade_here(submission, plan)
+
+
+def _collect(submissions, submit, wait=wait):
     """Submit all, and again those whose worker failed; at last a failed Graded stands for what could not be done."""
-    waiting = {submit(one): (one, 1) for one in submissions}
-    while waiting:
-        again = {}
-        for future in completed(list(waiting)):
-            one, tries = waiting.pop(future)
+    todo, under_way = deque((one, 1) for one in submissions), {}
+    while todo or under_way:
+        while todo and len(under_way) < UNDER_WAY:
+            one, tries = todo.popleft()
+            under_way[submit(one)] = one, tries
+        for future in wait(list(under_way), return_when=FIRST_COMPLETED).done:
+            one, tries = under_way.pop(future)
             try:
                 graded, notebook = future.result()
+            except GraderFailed:
+                raise
             except Exception as error:  # KernelFailed, a worker that died or hung, a fault of ours
                 if tries < TRIES:
-                    again[submit(one)] = (one, tries + 1)
+                    todo.append((one, tries + 1))
                     continue
                 graded, notebook = _lost(one, error), None
             yield one, graded, notebook
-        waiting = again
 
 
 def _lost(submission, error):

@@ -199,7 +199,8 @@ def _how(status):
 
 def _remove(folder):
     """Whatever a submission left: folders that nobody may enter, trees deeper than a path can say."""
-    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
     if os.path.exists(folder):
         for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
             subprocess.run([*command, "--", folder], stderr=subprocess.DEVNULL, check=False)
