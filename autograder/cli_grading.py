@@ -131,7 +131,8 @@ def _json_lines(results, total):
     for submission, graded, notebook in results:
         yield submission, graded, notebook
         facts = {"student": graded.student, "chapter": graded.chapter, "status": graded.status}
-        facts |= {"score": graded.score, "max_score": graded.max_score, "reason": graded.reason}
+        score = None if graded.status == "failed" else graded.score  # which is not a 0
+        facts |= {"score": score, "max_score": graded.max_score, "reason": graded.reason}
         print(json.dumps(facts), flush=True)
 
 

@@ -11,6 +11,8 @@ import nbformat
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Bool, Enum, Float
 
+TRUSTED = "For nbgrader that is c.Examine.unsandboxed = True in nbgrader_config.py."
+
 
 class DropTeacherCells(NbGraderPreprocessor):
     """Leave out of a release the cells that speak to the teacher (tagged `teacher`)."""
@@ -51,11 +53,14 @@ class Examine(NbGraderPreprocessor):
         from autograder.grading.work import Plan, chapter_of, forbidden, run_and_judge
         from autograder.grading.workers import warm_process
         from autograder.reports.clean import clean_notebook
-        from autograder.sandbox import Limits, kernel_manager, strongest
+        from autograder.sandbox import Limits, Refused, kernel_manager, strongest
 
         facts = resources["nbgrader"]
         chapter = chapter_of(facts["assignment"])
-        level = strongest(allow_none=self.unsandboxed)
+        try:
+            level = strongest(allow_none=self.unsandboxed)
+        except Refused as error:
+            raise Refused(f"{error} {TRUSTED}") from None
         self.log.info("sandbox: %s", level)
         files = _files(resources["metadata"]["path"])
         budget = Budget(self.cell_seconds, self.notebook_seconds)
@@ -84,6 +89,10 @@ def _seed(db_url):
 
 
 def _files(folder):
-    """The plain files beside the notebook. A link could point anywhere, and a pipe would wait for ever."""
-    found = [path for path in Path(folder).rglob("*") if path.is_file() and not path.is_symlink()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found if path.suffix != ".ipynb"}
+    """{relative name: bytes} of what was handed in beside the notebook, but for what Python could import."""
+    from autograder.grading.intake import MODULES
+    from autograder.sandbox import Limits
+    from autograder.sandbox.provisioner import copy_in
+
+    found = copy_in(folder, Limits().disk)
+    return {name: content for name, content in found.items() if not name.lower().endswith((".ipynb", *MODULES))}

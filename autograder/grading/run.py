@@ -58,8 +58,7 @@ def grade(source, settings: Settings, progress=None) -> ClassRun:
         raise GradeError(f"policy is one of {', '.join(POLICIES)}; it was given {settings.policy!r}")
     if not source.exists():
         raise GradeError(f"there is no {source}; give a folder of <student>/<chapter>/<chapter>.ipynb, or a zip")
-    if settings.roster is not None and not Path(settings.roster).is_file():
-        raise GradeError(f"there is no roster {settings.roster}; export the gradebook from Canvas and give that file")
+    roster = _roster(settings.roster)
     with _only_one(out, settings.wait), _logging(out / "grade.log"), _terminated_as_interrupted():
         level = "as the workers offer" if settings.cluster else strongest(allow_none=settings.unsandboxed)
         log.info("sandbox: %s", level)
@@ -70,9 +69,26 @@ def grade(source, settings: Settings, progress=None) -> ClassRun:
         show = progress or (lambda results, total: results)
         try:
             with _crew(settings, submissions) as crew:  # what starts here must not have seen a database or a seed
-                return _grade(submissions, unplaced, out, settings, crew, level, show)
+                run = _grade(submissions, unplaced, out, settings, crew, level, show)
         except GraderFailed as error:
             raise GradeError(str(error)) from error
+        _flag_copies(run)
+        write_reports(run, out, settings.feedback, roster)
+    return run
+
+
+def _roster(path):
+    """The text of a gradebook exported from Canvas, looked at before anything is graded."""
+    from autograder.reports import canvas
+
+    if path is None:
+        return None
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        canvas.export(ClassRun("", [], [], []), text)
+    except (OSError, ValueError) as error:
+        raise GradeError(f"the roster {path} cannot be used: {error}") from error
+    return text
 
 
 def _grade(submissions, unplaced, out, settings, crew, level, progress):
@@ -94,8 +110,6 @@ def _grade(submissions, unplaced, out, settings, crew, level, progress):
             run = class_run(keeper, unplaced, level)
     except GradebookError as error:
         raise GradeError(str(error)) from error
-    _flag_copies(run)
-    write_reports(run, out, settings.feedback, settings.roster)
     return run
 
 
@@ -176,7 +190,7 @@ def published() -> dict[str, list[str]]:
 def write_reports(run: ClassRun, out: Path, feedback=True, roster=None):
     """Everything that is made from the gradebook: CSV, JSON, the class report, and a page for each student.
 
-    `roster` is a gradebook exported from Canvas; with it, canvas.csv is what Canvas imports.
+    `roster` is the text of a gradebook exported from Canvas; with it, canvas.csv is what Canvas imports.
     """
     from autograder.reports import canvas, class_report, everything, github_summary, spreadsheet
 
@@ -184,7 +198,7 @@ def write_reports(run: ClassRun, out: Path, feedback=True, roster=None):
     everything.write(run, out / "grades.json")
     write_atomically(out / "report.html", class_report.html(run))
     if roster is not None:
-        unknown = canvas.write(run, out / "canvas.csv", Path(roster).read_text(encoding="utf-8-sig"))
+        unknown = canvas.write(run, out / "canvas.csv", roster)
         run.unplaced += [(f"{out / 'canvas.csv'}", UNKNOWN.format(student=student)) for student in unknown]
     if os.environ.get("GITHUB_STEP_SUMMARY"):
         github_summary.append(github_summary.text(run), os.environ["GITHUB_STEP_SUMMARY"])

@@ -11,17 +11,20 @@ import attn_ref
 from autograder.exercise import Exercise, load_chapter
 from autograder.grading.results import Submission
 
-# What decides points, beside the definitions. Reports, plots and command line do not.
-DECIDES = ("evidence", "exercise", "runner", "compare", "judge", "grading/execute", "grading/mend", "grading/policy")
-DECIDES += ("grading/testify", "grading/verdict", "grading/work")
+# What decides points, beside the definitions and the reference.
+JUDGES = ("evidence", "exercise", "runner", "compare", "judge")
+# Parts of grading/ that only carry results about.
+CARRIERS = ("breaches", "copies", "gather", "gradebook", "intake", "one", "results", "run", "stamps", "whose")
+CARRIERS += ("workers",)
 REFERENCE_ASIDE = ("bench", "plots", "sentence", "diagnose", "triton_aot")  # parts of attn_ref that judge nothing
 
 
 @cache
 def grader_hash() -> str:
     """Hash of the code that decides points: of the grader, and of the reference it compares with."""
-    own = Path(__file__).parent.parent
-    files = [own / f"{name}.py" for name in DECIDES]
+    here = Path(__file__).parent
+    files = [here.parent / f"{name}.py" for name in JUDGES]
+    files += [path for path in sorted(here.glob("*.py")) if path.stem not in CARRIERS]
     reference = Path(attn_ref.__file__).parent
     files += [path for path in sorted(reference.glob("*.py")) if path.stem not in REFERENCE_ASIDE]
     return _hash(*(path.read_bytes() for path in files))

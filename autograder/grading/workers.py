@@ -26,6 +26,7 @@ from autograder.sandbox import Limits, Refused, WarmProcess, kernel_manager, str
 
 TRIES = 3  # for a submission whose worker, or whose kernel's start, fails
 UNDER_WAY = 100  # submissions that are handed out at a time; the others wait in this process
+ANSWERING = 10.0  # seconds for a scheduler to answer
 MARGIN = 120.0  # seconds beyond a submission's own budget, after which its worker is given up
 LOST = "the grader itself failed on this submission ({how}), {tries} times. Its other submissions are graded; the log "
 LOST += "says more. Run the same command again to try once more"
@@ -125,11 +126,11 @@ class Cluster:
             from distributed.comm import get_address_host_port
         except ModuleNotFoundError as error:
             raise GraderFailed(NO_DASK) from error
-        logging.getLogger("distributed").setLevel("CRITICAL")  # what it has to say, the messages above say
+        logging.getLogger("distributed.client").setLevel("CRITICAL")  # what it has to say, the messages above say
         self.address = address
         try:
             get_address_host_port(address)  # of a bad address, a Client is made by half and complains as it is dropped
-            self.client = Client(address, timeout=20)
+            self.client = Client(address, timeout=ANSWERING)
         except (OSError, ValueError) as error:
             raise GraderFailed(NO_CLUSTER.format(address=address, error=error)) from error
         for worker, found in self.client.run(version, on_error="return").items():

@@ -76,19 +76,24 @@ def _read(roster):
 def _match(students, entries):
     """({student: their entry}, students without one). An entry serves one student, and the surest match comes first."""
     found, taken = {}, set()
-    for column in BY:
+    for column, form in (*((name, str) for name in BY), ("Student", _in_file_names)):
         by_value = {}
         for entry in entries:
             value = re.sub(
                 r'^="(.*)"$', r"\1", entry.get(column, "").strip()
             )  # so Canvas guards a name that begins with =
-            by_value.setdefault(value, []).append(entry)
+            by_value.setdefault(form(value), []).append(entry)
         for student in students:
-            fitting = by_value.get(student, [])
+            fitting = by_value.get(form(student), [])
             if student not in found and len(fitting) == 1 and id(fitting[0]) not in taken:
                 found[student] = fitting[0]
                 taken.add(id(fitting[0]))
     return {name: found[name] for name in students if name in found}, [name for name in students if name not in found]
+
+
+def _in_file_names(name):
+    """"Lovelace, Ada" as Canvas names her file in the zip of a class: lovelaceada."""
+    return re.sub(r"[\W_]", "", name).casefold()
 
 
 def _title(chapter, titles):
