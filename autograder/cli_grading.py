@@ -65,6 +65,7 @@ def grade(
     if submissions is None:
         submissions = out / "sample class"
         handed = sample_class.write(submissions, students)
+        seed = sample_class.SEED if seed is None else seed  # for which its scores are planned
         _say(as_json, f"A sample class of {students} is in {submissions}; SUBMISSIONS=dir grades your own.")
     budget = Budget(cell_seconds, notebook_seconds)
     settings = Settings(
