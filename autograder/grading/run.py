@@ -19,14 +19,13 @@ from autograder.exercise import chapters, load_chapter
 from autograder.grading import policy
 from autograder.grading.execute import Budget
 from autograder.grading.intake import take_in
-from autograder.grading.results import FAILED, ClassRun, Graded, Submission, to_json, write_atomically
+from autograder.grading.results import FAILED, ClassRun, Submission, write_atomically
 from autograder.grading.work import POLICIES, Plan, stamp_of
 from autograder.grading.workers import Cluster, GraderFailed, Local
 from autograder.sandbox import WarmProcess, strongest
 from autograder.sandbox.warm import PRELOAD
 
 HEAVY = ("torch", "numba")
-UNKNOWN = "the roster does not know {student}, whose scores are not in this file"
 log = logging.getLogger("attn.grade")
 
 
@@ -72,6 +71,8 @@ def grade(source, settings: Settings, progress=None) -> ClassRun:
                 run = _grade(submissions, unplaced, out, settings, crew, level, show)
         except GraderFailed as error:
             raise GradeError(str(error)) from error
+        from autograder.reports.publish import write_reports  # only now: it imports what draws
+
         _flag_copies(run)
         write_reports(run, out, settings.feedback, roster)
     return run
@@ -185,39 +186,6 @@ def published() -> dict[str, list[str]]:
             for exercise, text in answers(nbformat.read(source, as_version=4), chapter).items():
                 found[exercise] = [text]
     return found
-
-
-def write_reports(run: ClassRun, out: Path, feedback=True, roster=None):
-    """Everything that is made from the gradebook: CSV, JSON, the class report, and a page for each student.
-
-    `roster` is the text of a gradebook exported from Canvas; with it, canvas.csv is what Canvas imports.
-    """
-    from autograder.reports import canvas, class_report, everything, github_summary, spreadsheet
-
-    spreadsheet.write(run, out)
-    everything.write(run, out / "grades.json")
-    write_atomically(out / "report.html", class_report.html(run))
-    if roster is not None:
-        unknown = canvas.write(run, out / "canvas.csv", roster)
-        run.unplaced += [(f"{out / 'canvas.csv'}", UNKNOWN.format(student=student)) for student in unknown]
-    if os.environ.get("GITHUB_STEP_SUMMARY"):
-        github_summary.append(github_summary.text(run), os.environ["GITHUB_STEP_SUMMARY"])
-    if feedback:
-        for graded in run.graded:
-            _write_feedback(graded, out)
-
-
-def _write_feedback(graded: Graded, out):
-    from autograder.reports.feedback import html
-
-    place = Path(graded.student) / graded.chapter / f"{graded.chapter}.ipynb"
-    path = (out / "feedback" / place).with_suffix(".html")
-    mark = f"<!-- {hashlib.sha256(to_json(graded).encode()).hexdigest()} -->"
-    if path.is_file() and path.read_text(encoding="utf-8").endswith(mark):
-        return
-    executed = out / "autograded" / place
-    notebook = nbformat.read(executed, as_version=4) if executed.is_file() and graded.status != FAILED else None
-    write_atomically(path, html(graded, notebook) + mark)
 
 
 @contextmanager

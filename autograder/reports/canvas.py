@@ -92,7 +92,7 @@ def _match(students, entries):
 
 
 def _in_file_names(name):
-    """"Lovelace, Ada" as Canvas names her file in the zip of a class: lovelaceada."""
+    """ "Lovelace, Ada" as Canvas names her file in the zip of a class: lovelaceada."""
     return re.sub(r"[\W_]", "", name).casefold()
 
 
