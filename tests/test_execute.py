@@ -1,0 +1,202 @@
+"""Running a notebook: outputs as nbgrader gives them, a breach costs its exercise alone, time and size are bounded."""
+
+import json
+
+import nbformat
+import pytest
+from jupyter_core.utils import run_sync
+from nbformat.v4 import new_code_cell, new_notebook
+
+from autograder.answers import source_of
+from autograder.build import ROOT, nbgrader_config
+from autograder.exercise import chapters, load_chapter
+from autograder.grading.execute import KEPT, KEPT_IN_ALL, Budget, KernelFailed, examine
+from autograder.grading.results import Graded
+from autograder.grading.work import Plan, run_and_judge
+from autograder.grading.workers import warm_process
+from autograder.notebook import SEED
+from autograder.sandbox import Limits, kernel_manager, offered, strongest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not offered(), reason="this machine offers no sandbox to grade in"),
+]
+CHAPTER = load_chapter(2)
+POINTS = {one.id: one.points for one in CHAPTER.exercises.values()}
+RIGHT = {one.id: source_of(one.variants[0], one.name) for one in CHAPTER.exercises.values()}
+IMPORTS = "import numpy as np"
+
+
+def cell(source, name=None):
+    """A code cell, with the name that nbgrader's metadata give it."""
+    return new_code_cell(source, metadata={"nbgrader": {"grade_id": name}} if name else {})
+
+
+def answered(*before, **changes):
+    """A notebook of right answers, each with its check; `e2_1=source` is another answer, `before` are cells above."""
+    given = RIGHT | {name[1:].replace("_", "."): source for name, source in changes.items()}
+    cells = [cell(IMPORTS), *map(cell, before)]
+    for exercise, source in given.items():
+        slug = exercise.replace(".", "-")
+        cells += [cell(source, f"exercise-{slug}"), cell(f'check("{exercise}")', f"check-{slug}")]
+    return new_notebook(cells=cells)
+
+
+def sandboxed_kernel():
+    return kernel_manager(warm_process(), strongest(), Limits())
+
+
+def graded(cells, **budget):
+    """The Graded of a notebook of chapter 2."""
+    made, plan = Graded("ada", CHAPTER.folder), Plan(31, {}, budget=Budget(**budget))
+    run_and_judge(made, cells, CHAPTER, plan, sandboxed_kernel)
+    return made
+
+
+def examined(*sources, **budget):
+    """(what came of it, the cells) of a notebook of plain cells."""
+    notebook = new_notebook(cells=list(map(cell, sources)))
+    found = run_sync(examine)(notebook, {"secret": 31, "public": SEED}, sandboxed_kernel, Budget(**budget))
+    return found, notebook.cells
+
+
+def earned(made):
+    return {mark.exercise: mark.earned for mark in made.marks}
+
+
+def text_of(cell):
+    return "".join(one.get("text", "") for one in cell.outputs)
+
+
+def solution(chapter):
+    return nbformat.read(ROOT / "solutions" / chapter.folder / f"{chapter.folder}.ipynb", as_version=4)
+
+
+def is_progress(output):
+    """The one output that differs: a check records its result for the learner, and evidence is not recorded."""
+    return output.get("data", {}).get("text/plain", "").startswith("Your progress in chapter")
+
+
+@pytest.mark.parametrize("number", chapters())
+def test_outputs_are_those_of_stock_nbgrader(number, tmp_path):
+    from nbgrader.preprocessors import Execute
+
+    chapter = load_chapter(number)
+    stock, ours = solution(chapter), solution(chapter)
+    Execute(timeout=120, config=nbgrader_config()).preprocess(stock, {"metadata": {"path": str(tmp_path)}})
+    run_and_judge(Graded("ada", chapter.folder), ours, chapter, Plan(31, {}), sandboxed_kernel)
+    code = [(one, other) for one, other in zip(stock.cells, ours.cells, strict=True) if one.cell_type == "code"]
+    assert len(code) > 15
+    for one, other in code:
+        shown = [[output for output in each.outputs if not is_progress(output)] for each in (one, other)]
+        assert shown[0] == shown[1], one.source
+        assert one.execution_count == other.execution_count
+    assert any("image/png" in json.dumps(one.outputs) for one, _ in code), "figures are among what is compared"
+
+
+def test_a_notebook_of_loops_ends_with_its_budget_and_says_so():
+    loops = {f"e{exercise.replace('.', '_')}": source + "\nwhile True:\n    pass" for exercise, source in RIGHT.items()}
+    made = graded(answered(**loops), cell=300, notebook=4)
+    assert [one.kind for one in made.breaches] == ["submission too slow"] * len(POINTS)
+    assert [one.exercise for one in made.breaches] == list(POINTS)
+    assert all("whole notebook may take 4 seconds" in mark.messages[0] for mark in made.marks)
+    assert made.status == "partly graded" and not any(earned(made).values())
+
+
+def test_loops_beyond_the_budget_are_told_from_those_before():
+    loops = {f"e{exercise.replace('.', '_')}": "while True:\n    pass" for exercise in RIGHT}
+    made = graded(answered(**loops), cell=2, notebook=5)
+    kinds = [one.kind for one in made.breaches]
+    late = kinds.index("submission too slow")
+    assert (
+        1 <= late < len(POINTS) and set(kinds[:late]) == {"too slow"} and set(kinds[late:]) == {"submission too slow"}
+    )
+    assert [one.exercise for one in made.breaches] == list(POINTS)
+    assert "stopped after 2 seconds" in made.marks[0].messages[0]
+
+
+def test_loops_in_functions_are_stopped_one_by_one():
+    loop = "def {}(*args, **kwargs):\n    while True:\n        pass"
+    loops = {f"e{one.id.replace('.', '_')}": loop.format(one.name) for one in CHAPTER.exercises.values()}
+    made = graded(answered(**loops | {"e2_6": RIGHT["2.6"]}), cell=1, notebook=60)
+    assert earned(made) == {exercise: POINTS[exercise] if exercise == "2.6" else 0 for exercise in POINTS}
+    assert all("stopped after 1 seconds" in mark.messages[0] for mark in made.marks if not mark.earned)
+
+
+def test_an_answer_may_build_on_an_earlier_one_though_the_kernel_died_between():
+    building = "def attention(q, k, v):\n    weights = softmax(attention_scores(q, k))\n    return weights @ v, weights"
+    made = graded(answered(e2_2=RIGHT["2.2"] + "\nimport os\nos._exit(1)", e2_4=building))
+    assert earned(made) == POINTS | {"2.2": 0}
+
+
+def test_what_a_cell_showed_is_shown_once_though_it_ran_again():
+    found, cells = examined(
+        "print('first')\nimport os", "os._exit(0)", "print('second')", "os._exit(0)", "print('third')"
+    )
+    assert [text_of(one) for one in cells] == ["first\n", "", "second\n", "", "third\n"]
+    assert [one.kind for one in found.breaches] == ["died", "died"]
+
+
+def test_a_cell_that_runs_on_is_interrupted_and_keeps_what_it_defined():
+    found, cells = examined("x = 3\nprint('so far')\nwhile True:\n    pass", "print(x)", cell=1)
+    assert text_of(cells[0]) == "so far\n" and text_of(cells[1]) == "3\n"
+    assert [(one.kind, one.cell) for one in found.breaches] == [("too slow", "x = 3")]
+
+
+def test_an_answer_that_spoils_the_kernel_for_others_is_left_out():
+    for spoiling in ("import sys\nsys.stdout = None", "get_ipython().display_pub = None"):
+        made = graded(answered(e2_3=f"{RIGHT['2.3']}\n{spoiling}"), cell=2)
+        assert earned(made) == POINTS | {"2.3": 0}, made.breaches
+
+
+@pytest.mark.parametrize("kind", ["display_data", "stream", "error", "execute_result", "clear_output", "comm_open"])
+def test_messages_that_no_notebook_sends_cost_their_exercise(kind):
+    forging = f"""
+kernel = get_ipython().kernel
+for content in ({{}}, {{"data": 3, "transient": 7}}, {{"name": 1, "text": 2}}, {{"ename": None, "traceback": 5}}):
+    kernel.session.send(kernel.iopub_socket, {kind!r}, content=content, parent=kernel.get_parent())
+"""
+    made = graded(answered(e2_3=RIGHT["2.3"] + forging))
+    assert earned(made) in (POINTS, POINTS | {"2.3": 0})
+    assert {one.exercise for one in made.breaches} <= {"2.3"}
+
+
+def test_outputs_of_a_notebook_are_bounded_together():
+    html = "from IPython.display import HTML, display\ndisplay(HTML('x' * 3 * 2**20))"
+    found, cells = examined(*[html] * 12)
+    kept = len(json.dumps(cells))
+    assert KEPT_IN_ALL / 2 < kept < KEPT_IN_ALL + 4 * 2**20
+    assert not found.breaches
+    assert "left out: this notebook has more than 20 MiB" in text_of(cells[-1])
+
+
+def test_long_text_is_cut_and_says_so():
+    long = "x" * (50 * KEPT)
+    _, cells = examined(
+        f"print({long!r})", f"raise ValueError({long!r})", f"class A:\n  __repr__ = lambda s: {long!r}\nA()"
+    )
+    for one in cells:
+        assert len(json.dumps(one.outputs)) < 6 * KEPT, one.outputs[0].output_type
+        assert "more characters were left out" in json.dumps(one.outputs)
+
+
+@pytest.mark.parametrize("shape", ["(500, 1000)", "(2000, 2000)"])
+def test_large_values_are_judged_or_refused_and_cost_nobody_else(shape):
+    made = graded(answered(e2_1=f"def softmax(x, axis=-1):\n    return np.ones({shape})"))
+    assert earned(made) == POINTS | {"2.1": 0}
+
+
+def test_a_breach_leaves_nothing_on_the_terminal(capfd):
+    examined("while True:\n    try:\n        while True: pass\n    except BaseException: pass", "print(1)", cell=1)
+    examined("import os; os._exit(0)", "while True: print('x' * 10**6)")
+    said = capfd.readouterr()
+    assert said.out == said.err == ""
+
+
+def test_a_kernel_that_cannot_be_started_is_nobodys_fault():
+    class Broken(type(sandboxed_kernel())):
+        async def start_kernel(self, **kwargs):
+            raise OSError("no room")
+
+    with pytest.raises(KernelFailed, match="no room"):
+        run_sync(examine)(new_notebook(cells=[cell("1")]), {}, lambda: Broken(kernel_name="python3"))
