@@ -55,7 +55,7 @@ def grade(
     Exit status: 0 all graded, 1 could not start, 2 wrong usage, 3 some submissions failed, 130 interrupted.
     """
     from autograder import sample_class
-    from autograder.grading.execute import Budget
+    from autograder.grading.client import Budget
     from autograder.grading.run import GradeError, Settings
     from autograder.grading.run import grade as grade_all
     from autograder.sandbox import Refused

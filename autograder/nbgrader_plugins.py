@@ -50,7 +50,7 @@ class Examine(NbGraderPreprocessor):
     notebook_seconds = Float(300.0, help="The longest that one submission may run.").tag(config=True)
 
     def preprocess(self, nb, resources):
-        from autograder.grading.execute import Budget
+        from autograder.grading.client import Budget
         from autograder.grading.results import Graded
         from autograder.grading.work import Plan, chapter_of, forbidden, run_and_judge
         from autograder.grading.workers import warm_process

@@ -11,6 +11,7 @@ import pytest
 from autograder.answers import fill, source_of
 from autograder.build import release_bytes
 from autograder.exercise import load_chapter
+from autograder.grading.client import Budget
 from autograder.grading.results import Submission
 from autograder.grading.work import Plan
 from autograder.sandbox import offered
@@ -162,11 +163,11 @@ def release():
 def grade(release):
     from autograder.grading.workers import grade_here
 
+    plan = Plan(SECRET, {FOLDER: release}, budget=Budget(cell=10))  # some cheats search a whole disk
+
     def run(notebook, files=None):
         content = nbformat.writes(notebook).encode()
-        graded, executed = grade_here(
-            Submission("mallory", FOLDER, content, files or {}), Plan(SECRET, {FOLDER: release})
-        )
+        graded, executed = grade_here(Submission("mallory", FOLDER, content, files or {}), plan)
         return graded, nbformat.reads(executed.decode(), as_version=4)
 
     return run

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from autograder.exercise import chapters, load_chapter
 from autograder.grading import policy
-from autograder.grading.execute import Budget
+from autograder.grading.client import Budget
 from autograder.grading.intake import take_in
 from autograder.grading.results import FAILED, ClassRun, Submission, write_atomically
 from autograder.grading.work import POLICIES, Plan, stamp_of

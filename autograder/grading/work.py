@@ -16,7 +16,8 @@ import attn_ref
 from autograder.exercise import chapters, load_chapter
 from autograder.grading import policy, stamps, verdict
 from autograder.grading.breaches import breach
-from autograder.grading.execute import Budget, examine, exercise_of
+from autograder.grading.client import Budget
+from autograder.grading.execute import examine, exercise_of
 from autograder.grading.mend import answers, mend
 from autograder.grading.results import FAILED, PARTLY, Flag, Graded, Mark, Reading, Stamp, Submission
 from autograder.judge import Report

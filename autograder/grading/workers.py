@@ -18,7 +18,7 @@ from functools import cache
 from multiprocessing import forkserver
 
 from autograder.exercise import chapters
-from autograder.grading.execute import KernelFailed
+from autograder.grading.client import KernelFailed
 from autograder.grading.results import FAILED, Graded, Submission
 from autograder.grading.stamps import exercise_hashes, grader_hash
 from autograder.grading.work import Plan, grade_submission
@@ -62,7 +62,11 @@ def warm_process():
 def grade_here(submission: Submission, plan: Plan) -> tuple[Graded, bytes | None]:
     """Grade one submission in this process, in the strongest sandbox that this machine offers."""
     level = strongest(allow_none=plan.unsandboxed)
-    graded, notebook = grade_submission(submission, plan, lambda: kernel_manager(warm_process(), level, Limits()))
+
+    def kernel():
+        return kernel_manager(warm_process(), level, Limits(), submission.files)
+
+    graded, notebook = grade_submission(submission, plan, kernel)
     graded.stamp.sandbox = level
     return graded, notebook
 
