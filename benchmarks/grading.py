@@ -211,7 +211,8 @@ def table(seconds, chosen):
     lines = [
         "# Grading, measured",
         "",
-        f"Written by `python benchmarks/grading.py --write`, {chosen.rounds} rounds, medians. {bench.machine()}",
+        f"Written by `python benchmarks/grading.py --write`, {chosen.rounds} rounds, medians.",
+        bench.machine(),
         f"The same {chosen.submissions} submissions of 25 cells (torch imported, six exercises, one plot), the same",
         "scores.",
         f"Sandbox of ours: {strongest()}. Stock nbgrader has none.",
