@@ -6,6 +6,7 @@
 """
 
 import hashlib
+import logging
 import re
 import shutil
 import tempfile
@@ -80,7 +81,7 @@ def release_bytes(folder, root=ROOT):
         converter = GenerateAssignment(coursedir=coursedir, config=config)
         converter.no_database = True
         converter.preprocessors = [one for one in converter.preprocessors if one is not SaveCells]
-        converter.log.setLevel("ERROR")
+        converter.log = logging.Logger("release", "ERROR")  # nbgrader's own is shared by all its steps
         converter.start()
         return (Path(made) / folder / f"{folder}.ipynb").read_bytes()
 

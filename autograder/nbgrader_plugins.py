@@ -30,9 +30,7 @@ class Mend(NbGraderPreprocessor):
         from autograder.grading.work import chapter_of
 
         chapter = chapter_of(resources["nbgrader"]["assignment"])
-        level = self.log.level
         release = nbformat.reads(_release(chapter.folder, self.config.CourseDirectory.get("root", ".")), as_version=4)
-        self.log.setLevel(level)  # which nbgrader's steps share, and making a release lowers
         mended = mend(nbformat.writes(nb, version=4).encode(), release, chapter)
         if mended.notebook is None:
             raise ValueError(" ".join(one.message for one in mended.breaches))

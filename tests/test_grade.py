@@ -17,7 +17,7 @@ from autograder import answers, sample_class
 from autograder.build import release_bytes
 from autograder.exercise import chapters, load_chapter
 from autograder.grading import stamps
-from autograder.grading.results import ClassRun, Graded, Submission, from_json, to_json
+from autograder.grading.results import ClassRun, Graded, Stamp, Submission, from_json, to_json
 from autograder.sandbox import offered
 
 CHAPTER = load_chapter(2)
@@ -94,6 +94,16 @@ def test_a_hash_of_content_sees_every_part():
     hashes = {stamps.content_hash(Submission(**base, notes=["x"]))}
     hashes |= {stamps.content_hash(Submission(**{**base, **other})) for other in others}
     assert len(hashes) == 5 and stamps.content_hash(Submission(**base)) in hashes
+
+
+def test_a_fault_of_the_grader_leaves_an_earlier_grade_alone():
+    from autograder.grading.run import stands
+
+    stamp = Stamp("g", {}, 1, "namespaces", "c", "now", 1.0)
+    lost, good = Graded("ada", FOLDER, "failed", "no kernel"), Graded("ada", FOLDER, stamp=stamp)
+    broken = Graded("ada", FOLDER, "failed", "not a notebook", stamp=stamp)
+    assert stands(lost, {("ada", FOLDER): good}) and not stands(lost, {}) and not stands(lost, {("ada", FOLDER): lost})
+    assert not stands(broken, {("ada", FOLDER): good}), "what a student handed in anew replaces what was there"
 
 
 def test_nothing_to_grade_is_said(tmp_path):

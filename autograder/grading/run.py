@@ -19,13 +19,14 @@ from autograder.exercise import chapters, load_chapter
 from autograder.grading import policy
 from autograder.grading.client import Budget
 from autograder.grading.intake import take_in
-from autograder.grading.results import FAILED, ClassRun, Submission, write_atomically
+from autograder.grading.results import FAILED, ClassRun, Graded, Submission, write_atomically
 from autograder.grading.work import POLICIES, Plan, stamp_of
 from autograder.grading.workers import Cluster, GraderFailed, Local
 from autograder.sandbox import WarmProcess, strongest
 from autograder.sandbox.warm import PRELOAD
 
 HEAVY = ("torch", "numba")
+STANDS = "it could not be graded again, and its earlier grade stands: {reason}"
 log = logging.getLogger("attn.grade")
 
 
@@ -104,10 +105,15 @@ def _grade(submissions, unplaced, out, settings, crew, level, progress):
                 keeper.prepare(folder, nbformat.reads(content.decode(), as_version=4))
             seed = keeper.seed(settings.seed)
             plan = Plan(seed, releases, settings.unsandboxed, settings.budget, settings.policy)
-            todo = changed(submissions, keeper.kept(), plan)
+            before = keeper.kept()
+            todo = changed(submissions, before, plan)
             log.info("%d submissions, %d of them to grade", len(submissions), len(todo))
             for submission, graded, notebook in progress(crew.grade(todo, plan), len(todo)):
-                _keep(submission, graded, notebook, keeper, out)
+                if stands(graded, before):
+                    log.warning("%s %s: %s", graded.student, graded.chapter, graded.reason)
+                    unplaced.append((f"{graded.student} {graded.chapter}", STANDS.format(reason=graded.reason)))
+                else:
+                    _keep(submission, graded, notebook, keeper, out)
             run = class_run(keeper, unplaced, level)
     except GradebookError as error:
         raise GradeError(str(error)) from error
@@ -122,6 +128,12 @@ def changed(submissions: list[Submission], kept: dict, plan: Plan) -> list[Submi
         if before is None or before.stamp is None or before.stamp.key != stamp_of(one, plan).key:
             todo.append(one)
     return todo
+
+
+def stands(graded: Graded, before: dict) -> bool:
+    """Does an earlier grade stand, because this time the grader itself failed? Then there is no stamp."""
+    earlier = before.get((graded.student, graded.chapter))
+    return graded.stamp is None and earlier is not None and earlier.stamp is not None
 
 
 def class_run(keeper, unplaced, level) -> ClassRun:
