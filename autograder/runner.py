@@ -19,7 +19,6 @@ import threading
 import time
 import traceback
 import warnings
-from itertools import islice
 
 import numpy as np
 
@@ -29,21 +28,14 @@ MEMORY_LIMIT = 4 * 2**30  # bytes an answer may add in its child: a MemoryError 
 CAN_FORK = sys.platform == "linux"
 
 
-def collect(exercise, answer, seed, time_limit=None):
-    """One Outcome for every case of `exercise.cases(seed)`."""
-    return collect_each(exercise, answer, [seed], time_limit)[0]
-
-
-def collect_each(exercise, answer, seeds, time_limit=None, watch=contextlib.nullcontext):
-    """`collect` for several seeds, in one child. The time limit is for each.
+def collect(exercise, answer, seed, time_limit=None, watch=contextlib.nullcontext):
+    """One Outcome for every case of `exercise.cases(seed)`.
 
     `watch()` may give a context manager that fills a set with the forbidden functions the answer calls.
     """
     time_limit = exercise.time_limit if time_limit is None else time_limit
     run = _in_a_child if CAN_FORK and exercise.isolate else _in_place
-    cases = [exercise.cases(seed) for seed in seeds]
-    outcomes = iter(run(exercise, answer, sum(cases, []), time_limit * len(seeds), watch))
-    return [list(islice(outcomes, len(one))) for one in cases]
+    return run(exercise, answer, exercise.cases(seed), time_limit, watch)
 
 
 def run_case(exercise, answer, arguments):

@@ -75,8 +75,8 @@ get_ipython().display_pub.publish = forge
 """,
     "evidence replayed from the public inputs": """
 import autograder.grading.testify as t
-real = t.collect_each
-t.collect_each = lambda exercise, answer, seeds, **k: real(exercise, exercise.variants[0], seeds, **k)
+real = t.collect
+t.collect = lambda exercise, answer, seed, **k: real(exercise, exercise.variants[0], seed, **k)
 """,
     "a report of full marks shown beside": """
 from IPython.display import display

@@ -174,9 +174,9 @@ def test_a_loop_on_one_case_keeps_the_points_of_the_cases_before_it():
             pass
         return SOFTMAX.reference(x, axis)
 
-    outcomes, public = runner.collect_each(SOFTMAX, endless_on_one_axis, [SECRET, SEED], time_limit=0.2)
-    assert {one.status for one in public} == {"not run"}
-    sent = {"secret": [one.to_json() for one in outcomes], "public": [one.to_json() for one in public]}
+    outcomes = runner.collect(SOFTMAX, endless_on_one_axis, SECRET, time_limit=0.2)
+    sent = {"secret": [one.to_json() for one in outcomes]}
+    assert not verdict.wants_words(SOFTMAX, sent, SECRET)
     report, _ = verdict.judge_evidence(SOFTMAX, sent, SECRET)
     assert 0 < report.earned < SOFTMAX.points
     assert all("did not finish" in one.because for one in report.verdicts if not one.earned)
@@ -212,7 +212,7 @@ def test_a_call_of_what_the_exercise_asks_for_is_seen_through_any_name():
     def borrowed(x, axis=-1):
         return hold["it"](x, axis)
 
-    (outcomes,) = runner.collect_each(SOFTMAX, borrowed, [SECRET], watch=lambda: traps(SOFTMAX))
+    outcomes = runner.collect(SOFTMAX, borrowed, SECRET, watch=lambda: traps(SOFTMAX))
     sent = {"secret": [one.to_json() for one in outcomes], "public": []}
     report, called = verdict.judge_evidence(SOFTMAX, sent, SECRET)
     assert report.full and called == {"attn_ref.softmax"}

@@ -6,7 +6,7 @@ was written over, costs nobody a point and gains nobody one.
 
 from autograder.exercise import find_exercise
 from autograder.grading.policy import traps
-from autograder.runner import collect_each
+from autograder.runner import collect
 
 EVIDENCE_TYPE = "application/vnd.attn.evidence+json"
 
@@ -26,8 +26,8 @@ def testify(exercise_id, seeds):
     if not callable(answer):
         evidence = {"instead": "" if exercise.name not in shell.user_ns else type(answer).__name__}
     else:
-        found = collect_each(exercise, answer, list(seeds.values()), watch=lambda: traps(exercise))
         evidence = {
-            purpose: [one.to_json() for one in outcomes] for purpose, outcomes in zip(seeds, found, strict=True)
+            purpose: [one.to_json() for one in collect(exercise, answer, seed, watch=lambda: traps(exercise))]
+            for purpose, seed in seeds.items()
         }
     shell.display_pub.publish({EVIDENCE_TYPE: evidence})
