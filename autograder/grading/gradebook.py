@@ -18,6 +18,7 @@ from nbgrader.preprocessors import AssignLatePenalties
 from nbgrader.utils import is_grade, is_locked, is_solution
 from sqlalchemy.exc import OperationalError, SAWarning
 
+from autograder.grading.cells import slot_of
 from autograder.grading.results import FAILED, Graded, from_json, to_json
 
 COURSE = "attention"
@@ -123,8 +124,8 @@ class Keeper:
             times = {"timestamp": graded.submitted} if graded.submitted else {}
             submission = book.update_or_create_submission(graded.chapter, graded.student, **times)
             (entry,) = submission.notebooks
-            marks = {f"check-{mark.exercise.replace('.', '-')}": mark for mark in graded.marks}
-            readings = {f"written-{one.question.replace('.', '-')}": one for one in graded.readings}
+            marks = {slot_of("check", mark.exercise): mark for mark in graded.marks}
+            readings = {slot_of("written", one.question): one for one in graded.readings}
             for grade in entry.grades:
                 mark = marks.get(grade.name)
                 auto = mark.earned if mark else readings[grade.name].earned if grade.name in readings else None
@@ -253,11 +254,11 @@ def _add_readings(graded, submission):
     graded.late_penalty = entry.late_submission_penalty or 0.0
     by_cell = {grade.name: grade for grade in entry.grades}
     for reading in graded.readings:
-        name = f"written-{reading.question.replace('.', '-')}"
+        name = slot_of("written", reading.question)
         if name in by_cell and by_cell[name].manual_score is not None:
             reading.earned, reading.comment = by_cell[name].manual_score, comments.get(name) or ""
     for mark in graded.marks:
-        grade = by_cell.get(f"check-{mark.exercise.replace('.', '-')}")
+        grade = by_cell.get(slot_of("check", mark.exercise))
         if grade is not None and grade.manual_score is not None:
             mark.earned = grade.manual_score
 

@@ -16,6 +16,7 @@ import attn_ref
 from autograder.exercise import chapters, load_chapter
 from autograder.grading import policy, stamps, verdict
 from autograder.grading.breaches import breach
+from autograder.grading.cells import slot_of
 from autograder.grading.client import Budget
 from autograder.grading.execute import examine, exercise_of
 from autograder.grading.mend import answers, mend
@@ -153,7 +154,7 @@ def _read_written(graded, notebook, release, chapter):
     released = {_grade_id(cell): cell.source for cell in release.cells}
     given = {_grade_id(cell): cell.source for cell in notebook.cells}
     for reading in graded.readings:
-        slot = f"written-{reading.question.replace('.', '-')}"
+        slot = slot_of("written", reading.question)
         if given.get(slot, "").strip() in ("", released[slot].strip()):
             reading.earned, reading.comment = 0.0, "No response."
 
