@@ -192,13 +192,18 @@ def chapters():
     return {int(name[2:4]): name for name in names}
 
 
+def module_of(number):
+    """The full name of the module that defines a chapter's exercises."""
+    return f"autograder.exercises.{chapters()[number]}"
+
+
 @cache
 def load_chapter(number):
     """The definitions of one chapter. Only its own file is imported, so a check starts fast."""
     if number not in chapters():
         raise KeyError(f"there is no chapter {number}; the chapters are {', '.join(map(str, chapters()))}")
     module_name = chapters()[number]
-    module = import_module(f"autograder.exercises.{module_name}")
+    module = import_module(module_of(number))
     kinds = {Exercise: {}, Quiz: {}, Written: {}}
     for value in vars(module).values():
         for kind, found in kinds.items():

@@ -59,14 +59,14 @@ class Report:
 def judge(exercise, seed, outcomes, diagnose=True):
     """The Report for these outcomes of `exercise.cases(seed)`. Looking for known mistakes takes most of the time."""
     report = Report(exercise.id, exercise.title, exercise.points)
-    cases = exercise.cases(seed)
+    cases = cases_to_read(exercise, seed)
     if outcomes and outcomes[0].status == "not attempted":
         report.status = "not attempted"
         report.message = f"not attempted yet: write {exercise.name}, run its cell, then run this one again"
         return report
-    expected = [right_outcome(exercise, arguments) for arguments in (case.arguments for case in exercise.cases(seed))]
     faults = [
-        fault(case.criterion, right, outcome) for case, right, outcome in zip(cases, expected, outcomes, strict=True)
+        fault(case.criterion, right, outcome)
+        for case, right, outcome in zip(cases, right_outcomes(exercise, seed), outcomes, strict=True)
     ]
     for criterion in exercise.criteria:
         mine = [i for i, case in enumerate(cases) if case.criterion is criterion]
@@ -80,9 +80,17 @@ def judge(exercise, seed, outcomes, diagnose=True):
     return report
 
 
-def right_outcome(exercise, arguments):
-    """What a right answer gives on one case."""
-    return run_case(exercise, exercise.expected or exercise.reference, arguments)
+@lru_cache(maxsize=200)  # a class is judged on the same inputs
+def cases_to_read(exercise, seed):
+    """`exercise.cases(seed)`, for who calls nothing with their arguments: they are shared."""
+    return exercise.cases(seed)
+
+
+@lru_cache(maxsize=200)
+def right_outcomes(exercise, seed):
+    """What a right answer gives on every case."""
+    right = exercise.expected or exercise.reference
+    return [run_case(exercise, right, case.arguments) for case in exercise.cases(seed)]
 
 
 def fault(criterion, right, outcome):
@@ -110,7 +118,7 @@ def recognise(exercise, seed, outcomes, faults):
 
     A part is explained only by outcomes that tell something: a 0, an infinity or an exception has many causes.
     """
-    cases = exercise.cases(seed)
+    cases = cases_to_read(exercise, seed)
     theirs = {mistake.name: mistake_outcomes(exercise, mistake, seed) for mistake in exercise.mistakes}
 
     def explains(mistake, indices):

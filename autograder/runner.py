@@ -12,6 +12,7 @@ import io
 import json
 import linecache
 import os
+import random
 import select
 import signal
 import sys
@@ -28,13 +29,14 @@ MEMORY_LIMIT = 4 * 2**30  # bytes an answer may add in its child: a MemoryError 
 CAN_FORK = sys.platform == "linux"
 
 
-def collect(exercise, answer, seed, time_limit=None, watch=contextlib.nullcontext):
+def collect(exercise, answer, seed, time_limit=None, watch=contextlib.nullcontext, apart=True):
     """One Outcome for every case of `exercise.cases(seed)`.
 
-    `watch()` may give a context manager that fills a set with the forbidden functions the answer calls.
+    `watch()` may give a context manager that fills a set with the forbidden functions the answer calls. `apart=False`
+    runs the answer in this process where a child could be had: for a process that is thrown away afterwards.
     """
     time_limit = exercise.time_limit if time_limit is None else time_limit
-    run = _in_a_child if CAN_FORK and exercise.isolate else _in_place
+    run = _in_a_child if CAN_FORK and exercise.isolate and apart else _in_place
     return run(exercise, answer, exercise.cases(seed), time_limit, watch)
 
 
@@ -166,18 +168,33 @@ def _parse(line):
 
 
 def _in_place(exercise, answer, cases, time_limit, watch):
-    deadline = time.monotonic() + time_limit
     outcomes = []
-    with watch() as called:
+    with watch() as called, _settings_put_back(), contextlib.suppress(TimeLimit), _interrupt_after(time_limit):
         for case in cases:
-            try:
-                with _interrupt_after(deadline - time.monotonic()):
-                    outcomes.append(run_case(exercise, answer, case.arguments))
-                outcomes[-1].called = sorted(called or ())
-            except TimeLimit:
-                outcomes.append(Outcome(status="too slow"))
-                break
+            outcome = run_case(exercise, answer, case.arguments)
+            outcome.called = sorted(called or ())
+            outcomes.append(outcome)
+    if len(outcomes) < len(cases):
+        outcomes.append(Outcome(status="too slow"))
     return outcomes + [Outcome(status="not run") for _ in cases[len(outcomes) :]]
+
+
+@contextlib.contextmanager
+def _settings_put_back():
+    """Undo what an answer sets for the whole process: default dtype, gradients, random state, how arrays print."""
+    torch = sys.modules.get("torch")
+    with contextlib.ExitStack() as undo:
+        undo.callback(random.setstate, random.getstate())
+        undo.callback(np.random.set_state, np.random.get_state())
+        undo.callback(sys.setrecursionlimit, sys.getrecursionlimit())
+        with contextlib.suppress(OSError):  # there is none: `!rm -rf ~`
+            undo.callback(os.chdir, os.getcwd())
+        undo.enter_context(np.printoptions())
+        if torch is not None:
+            undo.callback(torch.set_default_dtype, torch.get_default_dtype())
+            undo.callback(torch.set_grad_enabled, torch.is_grad_enabled())
+            undo.callback(torch.set_rng_state, torch.get_rng_state())
+        yield
 
 
 @contextlib.contextmanager
@@ -196,9 +213,15 @@ def _interrupt_after(seconds):
     try:
         yield
     finally:
-        finished.set()
-        watcher.join()
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)  # one may be pending
+        while watcher.is_alive():
+            with contextlib.suppress(TimeLimit):  # it may come even now
+                finished.set()
+                watcher.join()
+        # One may be pending. It comes at the latest here; to call it off would leave Python 3.11 looking out for it
+        # at every step from now on.
+        with contextlib.suppress(TimeLimit):
+            for _ in range(3):
+                pass
 
 
 def _describe(error):

@@ -18,6 +18,7 @@ from autograder.judge import judge
 from autograder.notebook import SEED
 from autograder.runner import collect
 
+CHAPTERS = 3  # the first of the course, so that grading the class takes a minute
 NAMES = [
     "ada",
     "alan",
@@ -64,7 +65,7 @@ def plan(students=20):
     for place, student in enumerate(NAMES[:students]):
         rng = random.Random(place)
         skill = 0.35 + 0.65 * place / max(1, students - 1)
-        for number in chapters():
+        for number in sorted(chapters())[:CHAPTERS]:
             if number and rng.random() > 0.45 + 0.6 * skill:
                 continue  # not handed in at all, which is not the same as 0
             for exercise in load_chapter(number).exercises.values():

@@ -5,10 +5,12 @@ import gc
 import json
 
 import nbformat
+import numpy as np
 import pytest
 from jupyter_core.utils import run_sync
 from nbformat.v4 import new_code_cell, new_notebook
 
+import attn_ref
 from autograder.answers import fill, source_of
 from autograder.build import ROOT, nbgrader_config, release_bytes
 from autograder.exercise import chapters, load_chapter
@@ -17,7 +19,9 @@ from autograder.grading.execute import KEPT_IN_ALL, examine
 from autograder.grading.results import Graded, Submission
 from autograder.grading.work import Plan, run_and_judge
 from autograder.grading.workers import grade_here, warm_process
+from autograder.judge import judge
 from autograder.notebook import SEED
+from autograder.runner import collect
 from autograder.sandbox import Limits, kernel_manager, offered, strongest
 
 pytestmark = [
@@ -25,6 +29,7 @@ pytestmark = [
     pytest.mark.skipif(not offered(), reason="this machine offers no sandbox to grade in"),
 ]
 CHAPTER = load_chapter(2)
+EXERCISES = CHAPTER.exercises
 POINTS = {one.id: one.points for one in CHAPTER.exercises.values()}
 RIGHT = {one.id: source_of(one.variants[0], one.name) for one in CHAPTER.exercises.values()}
 IMPORTS = "import numpy as np"
@@ -61,6 +66,13 @@ def examined(*sources, **budget):
     notebook = new_notebook(cells=list(map(cell, sources)))
     found = run_sync(examine)(notebook, {"secret": 31, "public": SEED}, sandboxed_kernel, Budget(**budget))
     return found, notebook.cells
+
+
+def defined(source, name):
+    """The function that an answer's source defines."""
+    names = {"np": np, "attn_ref": attn_ref}
+    exec(source, names)
+    return names[name]
 
 
 def earned(made):
@@ -154,6 +166,49 @@ def test_a_cell_that_runs_on_is_interrupted_and_keeps_what_it_defined():
     found, cells = examined("x = 3\nprint('so far')\nwhile True:\n    pass", "print(x)", cell=1)
     assert text_of(cells[0]) == "so far\n" and text_of(cells[1]) == "3\n"
     assert [(one.kind, one.cell) for one in found.breaches] == [("too slow", "x = 3")]
+
+
+def test_an_answer_that_ends_python_in_its_check_keeps_what_its_other_cases_earn():
+    ends = """
+def logsumexp(x, axis=-1):
+    import os
+    if x.ndim > 2:
+        os._exit(0)
+    return attn_ref.scores.np.logaddexp.reduce(x, axis=axis)
+"""
+    made = graded(answered("import attn_ref", e2_2=ends))
+    apart = judge(EXERCISES["2.2"], 31, collect(EXERCISES["2.2"], defined(ends, "logsumexp"), 31))
+    assert 0 < apart.earned < POINTS["2.2"], "the check at home runs each answer apart"
+    assert earned(made) == POINTS | {"2.2": apart.earned}
+
+
+def test_an_answer_that_ends_python_a_moment_later_costs_no_other_exercise():
+    later = """
+def logsumexp(x, axis=-1):
+    import os, threading
+    threading.Timer(0.05, os._exit, [0]).start()
+    return np.logaddexp.reduce(x, axis=axis)
+"""
+    slow = RIGHT["2.3"].replace("\n", "\n    __import__('time').sleep(0.05)\n", 1)
+    found = earned(graded(answered(e2_2=later, e2_3=slow)))
+    assert found == POINTS | {"2.2": found["2.2"]}, "its own points depend on how fast the machine is"
+
+
+def test_what_an_answer_sets_in_its_check_is_put_back_before_the_next():
+    sets = """
+def softmax(x, axis=-1):
+    import sys, torch
+    torch.set_default_dtype(torch.float16)
+    sys.setrecursionlimit(60)
+    np.set_printoptions(precision=1)
+    e = np.exp(x - np.nan_to_num(x.max(axis=axis, keepdims=True), neginf=0))
+    total = e.sum(axis=axis, keepdims=True)
+    return e / np.where(total > 0, total, 1)
+"""
+    notebook = answered("import sys, torch", e2_1=sets)
+    notebook.cells.append(cell("print(torch.get_default_dtype(), sys.getrecursionlimit() > 500, np.array([1 / 3]))"))
+    assert earned(graded(notebook)) == POINTS
+    assert text_of(notebook.cells[-1]) == "torch.float32 True [0.33333333]\n"
 
 
 def test_an_answer_that_spoils_the_kernel_for_others_is_left_out():

@@ -219,4 +219,4 @@ def test_a_call_of_what_the_exercise_asks_for_is_seen_through_any_name():
 
 
 def test_the_line_that_makes_a_kernel_testify_is_one_expression():
-    compile(call("2.1", {"secret": 1, "public": 2}), "cell", "eval")
+    compile(call("2.1", {"secret": 1, "public": 2}, apart=True), "cell", "eval")

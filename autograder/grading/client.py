@@ -84,10 +84,10 @@ class Client(NotebookClient):
             cell = self.nb.cells[index] = copy.deepcopy(cell)
         return await self._execute(cell, index, count, seconds, self.budget.output * 2**20)
 
-    async def testify(self, index, count, exercise, seeds, seconds):
+    async def testify(self, index, count, exercise, seeds, seconds, apart):
         """Run a check in the place of its cell; what it sends is left in `evidence`. Returns and raises like `run`."""
         cell = copy.deepcopy(self.nb.cells[index])
-        cell.source, self.evidence = call(exercise, seeds), None
+        cell.source, self.evidence = call(exercise, seeds, apart), None
         return await self._execute(cell, index, count, seconds, LARGEST_MESSAGE)
 
     async def _execute(self, cell, index, count, seconds, limit):

@@ -2,6 +2,9 @@
 
 A cell that loops, floods, crashes or exhausts a limit is stopped; a fresh kernel then runs what stood before it again,
 without it, and goes on. So it costs the exercise it belongs to and no other. One budget of time bounds the whole.
+
+Checks run their answers in the kernel itself, which is thrown away anyway. At the first sign that one has done harm
+there, a fresh kernel begins again, and from then on every answer runs in a child of its own.
 """
 
 import time
@@ -15,6 +18,7 @@ from autograder.grading.client import Budget, Client, Stopped, size_of
 from autograder.grading.results import Breach
 
 KEPT_IN_ALL = 20 * 2**20  # characters of outputs kept of a notebook
+HARM = ("died", "memory", "processes", "disk")  # what an earlier answer may have done to a later cell
 LEFT_OUT = "[left out: this notebook has more than {mib} MiB of outputs]\n"
 
 
@@ -52,6 +56,7 @@ class _Examination:
         self.code = []  # indices of the cells to run
         self.done, self.barred = set(), set()  # of these: run at least once; never to be run again
         self.kept = 0  # characters of outputs
+        self.apart = False  # whether answers run in a child of the kernel
         for index, cell in enumerate(notebook.cells):
             if cell.cell_type == "code":
                 cell.update(outputs=[], execution_count=None)
@@ -70,15 +75,20 @@ class _Examination:
 
     async def _sit(self, client):
         """Run what is left, and first again what it builds on; checks that are done need no second time."""
+        trusting = False  # has an answer run in this kernel itself?
         for index in self.code:
             cell, again = self.notebook.cells[index], index in self.done
             check = exercise_of(cell, "check")
             if index in self.barred or (check and (again or self.found.cost(check))):
                 self.done.add(index)
                 continue
+            trusting = trusting or bool(check and not self.apart)
             try:
                 await (self._check(client, index, check) if check else self._run(client, index, again))
             except Stopped as stop:
+                if trusting and not self.apart and (check or stop.kind in HARM):
+                    self.apart = True
+                    return
                 if stop.kind != "submission too slow" and (suspects := self._suspects(index)):
                     self.barred |= suspects
                     return
@@ -123,7 +133,8 @@ class _Examination:
         for purpose in ("secret", "public"):
             if purpose == "public" and not self.explain(exercise, evidence):
                 break
-            late = await client.testify(index, count, exercise, {purpose: self.seeds[purpose]}, self._seconds())
+            seeds = {purpose: self.seeds[purpose]}
+            late = await client.testify(index, count, exercise, seeds, self._seconds(), self.apart)
             if late:
                 self._note(late, index)
             if isinstance(evidence, dict) and isinstance(client.evidence, dict):

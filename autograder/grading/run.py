@@ -15,13 +15,13 @@ from pathlib import Path
 import nbformat
 from filelock import FileLock, Timeout
 
-from autograder.exercise import chapters, load_chapter
+from autograder.exercise import chapters, load_chapter, module_of
 from autograder.grading import policy
 from autograder.grading.client import Budget
 from autograder.grading.intake import take_in
 from autograder.grading.results import FAILED, ClassRun, Graded, Submission, write_atomically
 from autograder.grading.work import POLICIES, Plan, stamp_of
-from autograder.grading.workers import Cluster, GraderFailed, Local
+from autograder.grading.workers import GraderFailed, Local
 from autograder.sandbox import WarmProcess, strongest
 from autograder.sandbox.warm import PRELOAD
 
@@ -39,7 +39,7 @@ class Settings:
     """What an instructor may choose."""
 
     out: Path = Path("grading")
-    workers: int = 0  # 0: one for each core
+    workers: int = 0  # 0: two more than there are cores
     db: str | None = None  # a database URL; by default gradebook.db in `out`
     cluster: str | None = None  # the address of a Dask scheduler
     policy: str = "zero"
@@ -62,13 +62,15 @@ def grade(source, settings: Settings, progress=None) -> ClassRun:
     with _only_one(out, settings.wait), _logging(out / "grade.log"), _terminated_as_interrupted():
         level = "as the workers offer" if settings.cluster else strongest(allow_none=settings.unsandboxed)
         log.info("sandbox: %s", level)
-        submissions, unplaced = take_in(source)
-        if not submissions:
-            found = "".join(f"\n  {path}: {why}" for path, why in unplaced[:10])
-            raise GradeError(f"nothing in {source} is a submission of this course{found or ', it is empty'}")
         show = progress or (lambda results, total: results)
         try:
-            with _crew(settings, submissions) as crew:  # what starts here must not have seen a database or a seed
+            with _crew(settings) as (crew, warm):  # what starts here must not have seen a database or a seed
+                submissions, unplaced = take_in(source)
+                if not submissions:
+                    found = "".join(f"\n  {path}: {why}" for path, why in unplaced[:10])
+                    raise GradeError(f"nothing in {source} is a submission of this course{found or ', it is empty'}")
+                if warm:
+                    warm.load(*_used(submissions))
                 run = _grade(submissions, unplaced, out, settings, crew, level, show)
         except GraderFailed as error:
             raise GradeError(str(error)) from error
@@ -201,16 +203,27 @@ def published() -> dict[str, list[str]]:
 
 
 @contextmanager
-def _crew(settings, submissions):
+def _crew(settings):
+    """(who grades, the warm process or None). Here it gets ready while submissions are read; a cluster has its own."""
     if settings.cluster:
+        from autograder.grading.cluster import Cluster
+
         with Cluster(settings.cluster) as crew:
-            yield crew
-    else:
-        # Importing what nobody uses would cost every kernel time and memory.
-        unused = [name for name in HEAVY if not any(name.encode() in one.notebook for one in submissions)]
-        preload = [name for name in PRELOAD if name not in unused]
-        with WarmProcess(preload) as warm, Local(settings.workers or _cores(), warm) as crew:
-            yield crew
+            yield crew, None
+        return
+    warm = WarmProcess([name for name in PRELOAD if name not in HEAVY]).start(more=True)
+    try:
+        with Local(settings.workers or _cores() + 2, warm) as crew:  # two more, because each waits for its kernel
+            yield crew, warm
+    finally:
+        warm.stop()
+
+
+def _used(submissions):
+    """What kernels need of the libraries that take longest to import, and the definitions of their exercises."""
+    chapter_folders = {one.chapter for one in submissions}
+    libraries = [name for name in HEAVY if any(name.encode() in one.notebook for one in submissions)]
+    return libraries + [module_of(number) for number in chapters() if load_chapter(number).folder in chapter_folders]
 
 
 def _cores():

@@ -4,6 +4,8 @@ The grader sends `call(...)` in place of the check cell's own line, so that an a
 was written over, costs nobody a point and gains nobody one.
 """
 
+import os
+
 from autograder.exercise import find_exercise
 from autograder.grading.policy import traps
 from autograder.runner import collect
@@ -11,14 +13,21 @@ from autograder.runner import collect
 EVIDENCE_TYPE = "application/vnd.attn.evidence+json"
 
 
-def call(exercise_id, seeds):
+def call(exercise_id, seeds, apart):
     """The line of code that makes a kernel testify: `{purpose: seed}` names the cases to run."""
-    return f"__import__('autograder.grading.testify', fromlist=['testify']).testify({exercise_id!r}, {seeds!r})"
+    arguments = f"{exercise_id!r}, {seeds!r}, {apart!r}"
+    return f"__import__('autograder.grading.testify', fromlist=['testify']).testify({arguments})"
 
 
-def testify(exercise_id, seeds):
-    """Run the answer that this notebook defines on the cases of each seed, and display the outcomes as plain data."""
+def testify(exercise_id, seeds, apart):
+    """Run the answer that this notebook defines on the cases of each seed, and display the outcomes as plain data.
+
+    `apart` runs it in a forked child, which keeps what it breaks from the cells that follow, and costs more than most
+    answers do.
+    """
     from IPython import get_ipython
+
+    kernel = os.getpid()
 
     shell = get_ipython()
     exercise = find_exercise(exercise_id)
@@ -27,7 +36,11 @@ def testify(exercise_id, seeds):
         evidence = {"instead": "" if exercise.name not in shell.user_ns else type(answer).__name__}
     else:
         evidence = {
-            purpose: [one.to_json() for one in collect(exercise, answer, seed, watch=lambda: traps(exercise))]
+            purpose: [
+                one.to_json() for one in collect(exercise, answer, seed, watch=lambda: traps(exercise), apart=apart)
+            ]
             for purpose, seed in seeds.items()
         }
+    if os.getpid() != kernel:
+        os._exit(0)  # the answer has forked, and this is its child
     shell.display_pub.publish({EVIDENCE_TYPE: evidence})

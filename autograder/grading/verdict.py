@@ -8,7 +8,7 @@ from autograder import card
 from autograder.evidence import Outcome
 from autograder.exercise import Exercise
 from autograder.grading.results import Criterion, Mark
-from autograder.judge import Report, Verdict, fault, judge
+from autograder.judge import Report, Verdict, cases_to_read, fault, judge
 from autograder.notebook import REPORT_TYPE, SEED, hint_line
 
 HIDDEN = "it is met on the inputs of your own check, and not on others of the same kind; is something fixed to those?"
@@ -59,7 +59,7 @@ def wants_words(exercise: Exercise, evidence, seed: int) -> bool:
 def _outcomes(exercise, data, seed):
     if not isinstance(data, list):
         raise NoEvidence("a part of it is missing")
-    wanted = len(exercise.cases(seed))
+    wanted = len(cases_to_read(exercise, seed))
     if len(data) != wanted:
         raise NoEvidence(f"it has {len(data)} outcomes, and there are {wanted} cases")
     try:

@@ -3,11 +3,13 @@
 Whatever a submission does, it comes back graded, partly graded, or failed with a reason.
 """
 
+import copy
 import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import nbformat
 from jupyter_core.utils import run_sync
@@ -52,7 +54,7 @@ def grade_submission(submission: Submission, plan: Plan, kernel: Callable) -> tu
     began = time.monotonic()
     chapter = chapter_of(submission.chapter)
     graded = Graded(submission.student, submission.chapter, submitted=submission.submitted)
-    release = nbformat.reads(plan.releases[chapter.folder].decode(), as_version=4)
+    release = copy.deepcopy(_read_release(plan.releases[chapter.folder]))
     mended = mend(submission.notebook, release, chapter)
     graded.notes = [*submission.notes, *mended.notes]
     graded.breaches = list(mended.breaches)
@@ -69,6 +71,11 @@ def grade_submission(submission: Submission, plan: Plan, kernel: Callable) -> tu
         content = nbformat.writes(clean_notebook(mended.notebook), version=4).encode()
     graded.stamp = stamp_of(submission, plan, time.monotonic() - began)
     return graded, content
+
+
+@lru_cache(maxsize=20)  # reading a notebook validates it, which takes longer than copying it
+def _read_release(content: bytes):
+    return nbformat.reads(content.decode(), as_version=4)
 
 
 def chapter_of(folder: str):

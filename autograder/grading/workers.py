@@ -1,11 +1,10 @@
-"""Who grades: processes of this machine side by side, or the workers of a Dask cluster. Both run `grade_here`.
+"""Who grades: processes of this machine side by side. They run `grade_here`, and so do the workers of `cluster.py`.
 
 A worker sees neither the database nor the folder of the run. What it is given and gives back is plain data, so a worker
 that is lost costs nothing but the time to do its submission again.
 """
 
 import atexit
-import logging
 import multiprocessing
 import os
 import signal
@@ -13,30 +12,19 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, wait
-from functools import cache
+from concurrent.futures import FIRST_COMPLETED, wait
 from multiprocessing import forkserver
 
-from autograder.exercise import chapters
 from autograder.grading.client import KernelFailed
 from autograder.grading.results import FAILED, Graded, Submission
-from autograder.grading.stamps import exercise_hashes, grader_hash
 from autograder.grading.work import Plan, grade_submission
-from autograder.sandbox import Limits, Refused, WarmProcess, kernel_manager, strongest
+from autograder.sandbox import Limits, WarmProcess, kernel_manager, strongest
 
 TRIES = 3  # for a submission whose worker, or whose kernel's start, fails
 UNDER_WAY = 100  # submissions that are handed out at a time; the others wait in this process
-ANSWERING = 10.0  # seconds for a scheduler to answer
 MARGIN = 120.0  # seconds beyond a submission's own budget, after which its worker is given up
 LOST = "the grader itself failed on this submission ({how}), {tries} times. Its other submissions are graded; the log "
 LOST += "says more. Run the same command again to try once more"
-NO_CLUSTER = "no Dask scheduler answers at {address} ({error}). Start one there, or leave --cluster out"
-NO_DASK = "grading on a cluster needs Dask: pip install 'attn-course[cluster]'"
-CUT_OFF = "the connection to the scheduler at {address} is lost. The grades that came in are kept; run this again"
-OTHER_VERSION = "the worker {worker} has another version of the course ({error}). Install there what is installed "
-OTHER_VERSION += "here, start the worker again, and run this again"
-DIFFERS = "its grader or its exercises differ from those of this machine"
-NO_SANDBOX = "the worker {worker} cannot grade. {error}"
 
 _warm = None  # this process's access to a warm process: one for all its kernels
 _starting = threading.Lock()  # a Dask worker may have several threads
@@ -108,7 +96,7 @@ class Local:
     def grade(self, submissions: list[Submission], plan: Plan) -> Iterator[tuple[Submission, Graded, bytes | None]]:
         """Yield (submission, Graded, notebook) for each."""
         limit = plan.budget.notebook + MARGIN
-        yield from _collect(submissions, lambda one: self.pool.schedule(grade_here, (one, plan), timeout=limit))
+        yield from collect_results(submissions, lambda one: self.pool.schedule(grade_here, (one, plan), timeout=limit))
 
 
 def _join(warm, linux):
@@ -120,74 +108,7 @@ def _join(warm, linux):
     use(warm)
 
 
-class Cluster:
-    """A Dask cluster, by its scheduler's address. A lost worker's submissions are done again by another."""
-
-    def __init__(self, address: str):
-        """Connect. GraderFailed where no scheduler answers, or where a worker has another version of the course."""
-        try:
-            from distributed import Client
-            from distributed.comm import get_address_host_port
-        except ModuleNotFoundError as error:
-            raise GraderFailed(NO_DASK) from error
-        logging.getLogger("distributed.client").setLevel("CRITICAL")  # what it has to say, the messages above say
-        self.address = address
-        try:
-            get_address_host_port(address)  # of a bad address, a Client is made by half and complains as it is dropped
-            self.client = Client(address, timeout=ANSWERING)
-        except (OSError, ValueError) as error:
-            raise GraderFailed(NO_CLUSTER.format(address=address, error=error)) from error
-        for worker, found in self.client.run(version, on_error="return").items():
-            if found != version():
-                error = found if isinstance(found, Exception) else DIFFERS
-                self.client.close()
-                raise GraderFailed(OTHER_VERSION.format(worker=worker, error=error))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.client.close()
-
-    def grade(self, submissions: list[Submission], plan: Plan) -> Iterator[tuple[Submission, Graded, bytes | None]]:
-        """Yield (submission, Graded, notebook) for each. GraderFailed where the cluster is lost, or not fit."""
-        from distributed import wait as dask_wait
-
-        shared = self.client.submit(_same, plan, pure=False)  # a task, so that a lost worker's copy is made again
-
-        def submit(one):
-            return self.client.submit(_grade_there, one, shared, version(), pure=False)
-
-        try:
-            yield from _collect(submissions, submit, dask_wait)
-        except (CancelledError, OSError) as error:
-            raise GraderFailed(CUT_OFF.format(address=self.address)) from error
-
-
-@cache
-def version():
-    """What has to be the same on every machine that grades: hashes of the grader and of all exercises."""
-    return grader_hash(), {number: exercise_hashes(number) for number in chapters()}
-
-
-def _same(plan):
-    return plan
-
-
-def _grade_there(submission, plan, wanted):
-    """`grade_here`, on a worker that may have come later than the run began."""
-    from distributed import get_worker
-
-    if version() != wanted:
-        raise GraderFailed(OTHER_VERSION.format(worker=get_worker().address, error=DIFFERS))
-    try:
-        strongest(allow_none=plan.unsandboxed)
-    except Refused as error:
-        raise GraderFailed(NO_SANDBOX.format(worker=get_worker().address, error=error)) from error
-    return grade_here(submission, plan)
-
-
-def _collect(submissions, submit, wait=wait):
+def collect_results(submissions, submit, wait=wait):
     """Submit all, and again those whose worker failed; at last a failed Graded stands for what could not be done."""
     todo, under_way = deque((one, 1) for one in submissions), {}
     while todo or under_way:

@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from nbformat import v4
+from nbformat import NotebookNode, from_dict, v4
 
 from autograder.reports.safe_html import is_safe, made_safe, reaching_tex
 
@@ -29,7 +29,10 @@ NOT_SHOWN = "[an output that is not shown: {kinds}]"
 
 
 def clean_notebook(notebook):
-    """A new notebook with what can be shown of this one. Whatever the fields hold, it is a valid notebook."""
+    """A new notebook with what can be shown of this one. Whatever the fields hold, it is a valid notebook.
+
+    Its cells are not made by `nbformat.v4`, which validates each of them: who writes the notebook validates it.
+    """
     cells, seen, budget = [], set(), Budget(BUDGET)
     for place, cell in enumerate(_list(notebook.get("cells"))):
         if isinstance(cell, dict):
@@ -66,9 +69,11 @@ def _cell(cell, budget):
             made for one in _list(cell.get("outputs")) if isinstance(one, dict) and (made := _output(one, budget))
         ]
         count = _count(cell)
-        return v4.new_code_cell(source=source, metadata=metadata, outputs=outputs, execution_count=count)
+        fields = {"source": source, "metadata": metadata, "outputs": outputs, "execution_count": count}
+        return from_dict({"cell_type": "code", **fields})
     attachments = _attachments(cell.get("attachments"))
-    made = v4.new_markdown_cell(source=clean_markdown(source, budget, attachments), metadata=metadata)
+    text = clean_markdown(source, budget, attachments)
+    made = from_dict({"cell_type": "markdown", "source": text, "metadata": metadata})
     if attachments:
         made.attachments = attachments
     return made
@@ -101,15 +106,16 @@ def _output(output, budget):
     kind = output.get("output_type")
     if kind == "stream":
         name = "stderr" if output.get("name") == "stderr" else "stdout"
-        return v4.new_output("stream", name=name, text=text_of(output.get("text")))
+        return NotebookNode(output_type="stream", name=name, text=text_of(output.get("text")))
     if kind == "error":
         lines = [text_of(line) for line in _list(output.get("traceback"))]
         ename, evalue = text_of(output.get("ename")), text_of(output.get("evalue"))
-        return v4.new_output("error", ename=ename, evalue=evalue, traceback=lines)
+        return NotebookNode(output_type="error", ename=ename, evalue=evalue, traceback=lines)
     if kind == "display_data":
-        return v4.new_output("display_data", data=_data(output.get("data"), budget))
+        return NotebookNode(output_type=kind, data=_data(output.get("data"), budget), metadata=NotebookNode())
     if kind == "execute_result":
-        return v4.new_output("execute_result", data=_data(output.get("data"), budget), execution_count=_count(output))
+        data, count = _data(output.get("data"), budget), _count(output)
+        return NotebookNode(output_type=kind, data=data, metadata=NotebookNode(), execution_count=count)
     return None
 
 

@@ -19,8 +19,22 @@ from autograder.sandbox import keeper
 # Imported where they are installed: with the library of the same name, what a notebook soon needs of it.
 _WITH = {
     "matplotlib": ("matplotlib.pyplot", "matplotlib.backends.backend_agg", "matplotlib_inline.config"),
-    "ipykernel": ("ipykernel.kernelapp", "ipykernel.debugger", "autograder.sandbox.kernel"),
-    "autograder": ("autograder.notebook", "autograder.runner"),
+    "attn_ref": ("attn_ref.cost", "attn_ref.plots"),
+    "IPython": (
+        "IPython.core.completerlib",
+        "IPython.core.debugger",
+        "IPython.core.magics.ast_mod",
+        "IPython.core.magics.execution",
+        "IPython.core.oinspect",
+        "IPython.extensions.storemagic",
+    ),
+    "ipykernel": (
+        "tornado.platform.asyncio",
+        "ipykernel.kernelapp",
+        "ipykernel.debugger",
+        "autograder.sandbox.kernel",
+    ),
+    "autograder": ("autograder.notebook", "autograder.runner", "autograder.grading.testify"),
 }
 
 
@@ -29,7 +43,7 @@ def main():
     control = socket.socket(fileno=int(sys.argv[2]))
     parent = os.pidfd_open(int(sys.argv[3]))
     try:
-        _prepare(sys.argv[4:])
+        _prepare(sys.argv[4:], control)
     except BaseException as error:
         control.send(f"{type(error).__name__}: {error}"[:2000].encode())
         return
@@ -37,17 +51,21 @@ def main():
     _serve(control, parent)
 
 
-def _prepare(preload):
+def _prepare(preload, control):
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # as a Jupyter kernel sets it
     os.environ.setdefault("LANG", "C.UTF-8")
     for name in preload:
+        _load(name)
+    more = control.recv(1 << 16).decode().split()[1:]  # nothing, where the grader has ended
+    for name in more:
         _load(name)
     _prime()
     threads = len(os.listdir("/proc/self/task"))
     if threads != 1:
         raise RuntimeError(
-            f"{threads} threads run after importing {', '.join(preload)}; one is allowed, because a fork copies only "
-            "one and the locks of the others stay closed. Leave out of `preload` what starts threads when imported"
+            f"{threads} threads run after importing {', '.join([*preload, *more])}; one is allowed, because a fork "
+            "copies only one and the locks of the others stay closed. Leave out of `preload` what starts threads when "
+            "imported"
         )
     gc.collect()
     gc.freeze()  # the collector of a child leaves these objects, and so their memory shared, alone

@@ -24,9 +24,10 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.provisioning import KernelProvisionerBase
 from traitlets import Any, Dict, Enum, Integer, default
 
+from autograder.exercise import chapters, module_of
 from autograder.sandbox.levels import LEVELS, Refused, strongest
 from autograder.sandbox.limits import Limits
-from autograder.sandbox.warm import WarmProcess
+from autograder.sandbox.warm import PRELOAD, WarmProcess
 from autograder.sandbox.working_copy import check, copy_in
 
 _PASSED = ("NBGRADER_EXECUTION", "NBGRADER_VALIDATING")  # what of the grader's environment a kernel learns
@@ -210,7 +211,7 @@ class SandboxProvisioner(KernelProvisionerBase):
 
 def _shared_warm():
     if not _shared:
-        _shared.append(WarmProcess().start())
+        _shared.append(WarmProcess((*PRELOAD, *map(module_of, chapters()))).start())
         atexit.register(_shared[0].stop)
     return _shared[0]
 

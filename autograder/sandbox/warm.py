@@ -4,6 +4,7 @@ It is started before the grader reads anything secret, with an environment of it
 memory at a fork its child can read.
 """
 
+import contextlib
 import os
 import select
 import socket
@@ -22,7 +23,7 @@ _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from autograder.sandbox im
 
 
 class WarmProcess:
-    """Starts at once and gets ready by itself; the first kernel waits for it. A context manager.
+    """Gets ready by itself once started; the first kernel waits for it. A context manager.
 
     preload: what it imports; a library that is not installed is passed over.
     """
@@ -32,8 +33,11 @@ class WarmProcess:
         self._process = self._socket = None
         self._ready = False
 
-    def start(self):
-        """Start it and return; `wait` or the first kernel tells whether it got ready. Raises Refused off Linux."""
+    def start(self, more=False):
+        """Start it and return; `wait` or the first kernel tells whether it got ready. Raises Refused off Linux.
+
+        With `more` it gets ready only once `load` has said what else it is to import.
+        """
         if sys.platform != "linux":
             raise Refused(why_not())
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -51,7 +55,15 @@ class WarmProcess:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in the terminal is the grader's to handle
             )
+        if not more:
+            self.load()
         return self
+
+    def load(self, *names):
+        """What it is to import beside `preload`, said once."""
+        self.preload += names
+        with contextlib.suppress(OSError):  # it has ended; `wait` says why
+            self._socket.send(" ".join(["load", *names]).encode())
 
     def wait(self):
         """Return once kernels can be forked. Raises Refused with the reason if that will never be."""
