@@ -11,6 +11,8 @@ Attention
  6. `attention`   who reads what: softmax(q kᵀ / √d) v
  7. `backends`    which implementations this machine offers
  8. `backward`    the gradients by hand
+    `differences` gradients measured, to check those
+    `routing`     lookups that learn what to ask for
 
 A model
  9. `positions`   sinusoids, rotations, ALiBi
@@ -59,12 +61,14 @@ from attn_ref.cache import KVCache, RollingKVCache
 from attn_ref.context import interpolate_positions, ntk_base, yarn_frequencies, yarn_temperature
 from attn_ref.decode import decode_step, prefill_in_chunks
 from attn_ref.diagnose import weights_entropy
+from attn_ref.differences import gradient_error, numerical_gradient
 from attn_ref.heads import merge_heads, split_heads
 from attn_ref.masks import causal_mask, document_mask, padding_mask, prefix_mask, sliding_window_mask
 from attn_ref.online import merge_partials, online_update
 from attn_ref.packed import attention_left_padded, attention_packed, pack, unpack
 from attn_ref.paged import BlockPool, PagedKVCache, paged_attention
 from attn_ref.positions import alibi_bias, alibi_slopes, rope, rotary_frequencies, sinusoidal
+from attn_ref.routing import sampled_gradient, straight_through, train_lookup
 from attn_ref.scores import attention_scores
 from attn_ref.softmax import logsumexp, softmax
 from attn_ref.tiled import tiled_attention, tiled_backward
@@ -108,12 +112,14 @@ __all__ = [
     "flash_backward",
     "flash_forward",
     "generate",
+    "gradient_error",
     "interpolate_positions",
     "layer_norm",
     "logsumexp",
     "merge_heads",
     "merge_partials",
     "ntk_base",
+    "numerical_gradient",
     "online_update",
     "pack",
     "padding_mask",
@@ -124,14 +130,17 @@ __all__ = [
     "rms_norm",
     "rope",
     "rotary_frequencies",
+    "sampled_gradient",
     "sentence",
     "sinusoidal",
     "sliding_window_mask",
     "softmax",
     "softmax_vjp",
     "split_heads",
+    "straight_through",
     "tiled_attention",
     "tiled_backward",
+    "train_lookup",
     "unpack",
     "weights_entropy",
     "yarn_frequencies",

@@ -21,7 +21,7 @@ def softmax_vjp(weights, grad):
     """What reaches the scores of what reaches the weights, along the last axis.  (..., n) twice -> (..., n)
 
     weights · (grad - Σ weights · grad): the Jacobian of softmax is diag(w) - w wᵀ, and is never written out.
-    Source: chapter 03, exercise 3.1.
+    Source: chapter 03, exercise 3.3.
 
     >>> softmax_vjp([0.5, 0.5], [1.0, 0.0]).tolist()
     [0.25, -0.25]
@@ -39,7 +39,7 @@ def attention_backward(q, k, v, grad_out, *, out=None, lse=None, backend=None, *
     `grad_out` (..., Hq, n_q, d_v) is the gradient of the loss with respect to the output. `out` and `lse`, as
     `attention(..., return_lse=True)` gave them, spare the kernels a second forward pass; the plain version needs
     neither. A query that may attend to nothing sends no gradient.
-    Source: Dao et al. (2022), appendix B.2; chapter 03, exercise 3.2.
+    Source: Dao et al. (2022), appendix B.2; chapter 03, exercise 3.4.
 
     >>> q, k, v = [[1.0]], [[0.0], [0.0]], [[2.0], [4.0]]
     >>> dq, dk, dv = attention_backward(q, k, v, grad_out=[[1.0]])

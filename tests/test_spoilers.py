@@ -44,6 +44,10 @@ HARMLESS = {
     "2.5": ONE_AXIS | NEVER_NEGATIVE | {"squeezed", "sorted", "rounded to 6 decimals"},  # an estimate, one number
     # The text promises that six digits are enough.
     "2.6": NEVER_NEGATIVE | {"rounded to 6 decimals", "a small number added"},
+    "3.2": ONE_AXIS | NEVER_NEGATIVE | {"squeezed", "sorted", "cut off at ±10"},  # one number between 0 and 2
+    "3.5": NO_THIRD_AXIS,
+    "3.6": NO_THIRD_AXIS,
+    "3.7": ONE_AXIS,
 }
 
 

@@ -38,6 +38,9 @@ def bars(heights, labels=None, title="", ylabel="weight", limit=None):
         axes.set(title=title, ylabel=ylabel)
         if limit is not None:
             axes.set_ylim(0, real_number(limit, "limit", above=0))
+        elif any((values < 0).any() for values in series.values()):
+            axes.margins(y=0.12)  # room for the numbers below bars that point down
+            axes.axhline(0, color="#0006", lw=0.8)
         if len(series) > 1:
             figure.legend(loc="outside upper right", ncols=len(series), frameon=False)
     told = "; ".join(
