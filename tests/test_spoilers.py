@@ -33,6 +33,7 @@ SPOILERS = {
 NO_THIRD_AXIS = {"turned where three axes"}
 ONE_AXIS = {"turned where square", "without a last axis of 1", "without a leading axis of 1"} | NO_THIRD_AXIS
 NEVER_NEGATIVE = {"absolute", "never negative"}
+TRUE_OR_FALSE = {"absolute", "whole numbers"}  # which leave truth values as they are
 HARMLESS = {
     "0.1": NO_THIRD_AXIS,
     "0.2": NO_THIRD_AXIS,
@@ -48,6 +49,12 @@ HARMLESS = {
     "3.5": NO_THIRD_AXIS,
     "3.6": NO_THIRD_AXIS,
     "3.7": ONE_AXIS,
+    "4.1": TRUE_OR_FALSE | NO_THIRD_AXIS,
+    "4.2": TRUE_OR_FALSE | {"turned where square"},  # (B, 1, n) is square for n = 1 alone
+    "4.3": TRUE_OR_FALSE | NO_THIRD_AXIS,
+    "4.4": TRUE_OR_FALSE | NO_THIRD_AXIS,
+    "4.5": NEVER_NEGATIVE | {"cut off at ±10"},  # shares lie between 0 and 1
+    "4.7": TRUE_OR_FALSE | ONE_AXIS | {"squeezed", "sorted"},  # a single truth value
 }
 
 

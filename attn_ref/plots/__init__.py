@@ -5,6 +5,7 @@ diverging map centred at 0, lines the Okabe-Ito colours with a marker of their o
 Read `style` first; the others each use it and not each other.
 """
 
+from attn_ref.plots.batches import batches
 from attn_ref.plots.charts import arrows, bars, histogram, lines
 from attn_ref.plots.heads import head_view
 from attn_ref.plots.maps import formula, mask, masks, matrices, matrix, scores, weights
@@ -17,6 +18,7 @@ __all__ = [
     "Picture",
     "arrows",
     "bars",
+    "batches",
     "formula",
     "head_view",
     "histogram",
