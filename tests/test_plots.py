@@ -32,6 +32,7 @@ PICTURES = {
     "arrows": lambda: plots.arrows({"cat": (1, 0.5)}),
     "formula": lambda: plots.formula(EMBEDDINGS, TOKENS),
     "head_view": lambda: plots.head_view(np.stack([SHARES] * 5), WORDS[:2], WORDS, "heads", only=1),
+    "head_lines": lambda: plots.head_lines(np.stack([SHARES] * 5), WORDS[:2], WORDS, "lines", head=1),
     "roofline": lambda: plots.roofline({"decode": 1.0, "prefill": (400, 3e14)}, 989e12, 3.35e12),
     "tile_walk": lambda: plots.tile_walk(37, 53, 8, 16, causal=True, step=5),
     "time_and_memory": lambda: plots.time_and_memory(
@@ -47,6 +48,7 @@ TOLD = {
     "lines": "a goes from 3 to 4; b goes from 4 to 3",
     "arrows": "cat at (1, 0.5)",
     "head_view": "5 heads of 2 queries and 3 keys. Head 0: most looked at: cat → sat (0.67).",
+    "head_lines": "5 heads of 2 queries and 3 keys. Head 1: the strongest link is the → sat (0.67).",
     "roofline": "peak 989 TFLOP/s, ridge at 295 FLOP/byte. decode: 1 FLOP/byte, ≤ 3.35 TFLOP/s, bound by memory; "
     "prefill: 400 FLOP/byte, 30% of the roof, bound by compute",
     "tile_walk": "5 by 4 tiles of 8 queries and 16 keys: 9 computed whole, 5 masked inside, 6 skipped. "
@@ -179,6 +181,7 @@ def test_series_differ_in_more_than_colour():
     assert len(set(style.OKABE_ITO)) == 7
 
 
+HEADS = np.ones((2, 3, 3)) / 3
 MAPS = {
     "a batch": ((np.ones((2, 2, 2, 2)),), {}, "index the batch first"),
     "text": ((["ab"],), {}, "array must hold real numbers"),
@@ -301,6 +304,24 @@ WRONG = {
         "a word for keys": ((SHARES, None, "cat"), {}, "keys must be a list of labels"),
         "a query beyond": ((SHARES,), {"only": 2}, r"only must be one of the queries 0\.\.1, got 2"),
         "a query by name": ((SHARES,), {"only": "cat"}, "only must be a whole number"),
+    },
+    "head_lines": {
+        "one map": ((HEADS[0], WORDS), {}, r"weights needs a shape .*one head is weights\[None\].* got \(3, 3\)"),
+        "a batch": ((HEADS[None, None], WORDS), {}, "a batch is indexed first"),
+        "text": ((["ab"], WORDS), {}, "weights must hold real numbers"),
+        "nothing": ((None, WORDS), {}, "weights must be an array, got None"),
+        "empty": ((np.ones((0, 3, 3)), WORDS), {}, "weights is empty"),
+        "scores": ((HEADS * 9, WORDS), {}, r"weights must lie in 0\.\.1, got 3\.\.3; are these scores"),
+        "below nothing": ((-HEADS, WORDS), {}, r"weights must lie in 0\.\.1"),
+        "NaN": ((HEADS * NAN, WORDS), {}, r"weights must lie in 0\.\.1"),
+        "a query short": ((HEADS, WORDS[:2]), {}, "queries must hold 3 labels, one for each, got 2"),
+        "a key too many": ((HEADS, WORDS, TOKENS), {}, "keys must hold 3 labels, one for each, got 6"),
+        "a sentence": ((HEADS, "the cat sat"), {}, "queries must be a list of labels"),
+        "no keys": ((HEADS[:, :2], WORDS[:2]), {}, "keys must be given, for weights has 3 keys but 2 queries"),
+        "a head beyond": ((HEADS, WORDS), {"head": 2}, r"head must be one of 0\.\.1, for weights has 2 of them, got 2"),
+        "a layer beyond": ((HEADS, WORDS), {"layer": 1}, r"layer must be one of 0\.\.0"),
+        "the last head": ((HEADS, WORDS), {"head": -1}, "head must be at least 0, got -1"),
+        "half a layer": ((HEADS, WORDS), {"layer": 0.5}, "layer must be a whole number"),
     },
     "roofline": {
         "bare points": (([1.0], 1e12, 1e11), {}, "points must be a dictionary"),

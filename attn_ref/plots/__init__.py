@@ -2,11 +2,13 @@
 
 Every function returns a `Picture`, which a notebook shows with its alt text. Weights use cividis from 0 to 1, scores a
 diverging map centred at 0, lines the Okabe-Ito colours with a marker of their own; what is forbidden is hatched.
-Read `style` first; the others each use it and not each other.
+Read `style` first; the others each use it and not each other, but for `head_lines`, whose still picture is a
+`head_view`.
 """
 
 from attn_ref.plots.batches import batches
 from attn_ref.plots.charts import arrows, bars, histogram, lines
+from attn_ref.plots.head_lines import head_lines
 from attn_ref.plots.heads import head_view
 from attn_ref.plots.maps import formula, mask, masks, matrices, matrix, scores, weights
 from attn_ref.plots.roofline import roofline
@@ -20,6 +22,7 @@ __all__ = [
     "bars",
     "batches",
     "formula",
+    "head_lines",
     "head_view",
     "histogram",
     "lines",

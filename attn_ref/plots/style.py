@@ -47,12 +47,18 @@ class Picture:
         with matplotlib.rc_context(STYLE):
             self.figure.savefig(path, dpi=dpi, bbox_inches="tight", metadata={"Date": None} if _is_svg(path) else None)
 
-    def _repr_html_(self):
+    def _png(self, dpi=144):
         out = io.BytesIO()
         with matplotlib.rc_context(STYLE):
-            self.figure.savefig(out, format="png", dpi=144, bbox_inches="tight")
+            self.figure.savefig(out, format="png", dpi=dpi, bbox_inches="tight")
+        return out.getvalue()
+
+    def _repr_html_(self):
+        return self._image(self._png())
+
+    def _image(self, png):
         width = int(self.figure.get_size_inches()[0] * 96)
-        data = base64.b64encode(out.getvalue()).decode("ascii")
+        data = base64.b64encode(png).decode("ascii")
         return (
             f'<img src="data:image/png;base64,{data}" alt="{html.escape(self.alt, quote=True)}" '
             f'style="max-width:100%;width:{width}px;background:white;border-radius:6px;padding:4px">'
