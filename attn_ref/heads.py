@@ -29,7 +29,7 @@ def split_heads(x, n_heads):
 def merge_heads(x):
     """(..., H, n, d) -> (..., n, H·d), the inverse of `split_heads`.
 
-    Source: Vaswani et al. (2017), section 3.2.2; chapter 06, exercise 6.1.
+    Source: Vaswani et al. (2017), section 3.2.2; chapter 06, exercise 6.2.
 
     >>> merge_heads([[[1.0, 2.0], [5.0, 6.0]], [[3.0, 4.0], [7.0, 8.0]]]).tolist()
     [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]

@@ -29,7 +29,7 @@ class MultiHeadAttention(nn.Module):
     alibi, window        ALiBi's slopes on or off; `attention`'s window
 
     Rows (and the bias) h·d_head .. of `w_q` make head h's queries; columns h·d_head .. of `w_o` read its output.
-    Source: Vaswani et al. (2017), section 3.2.2; Ainslie et al. (2023), GQA; chapter 06, exercise 6.2.
+    Source: Vaswani et al. (2017), section 3.2.2; Ainslie et al. (2023), GQA; chapter 06, exercise 6.3.
 
     >>> layer = MultiHeadAttention(d_model=12, n_heads=6, n_kv_heads=3)
     >>> layer(torch.zeros(2, 5, 12)).shape, layer.w_k.weight.shape

@@ -55,6 +55,12 @@ HARMLESS = {
     "4.4": TRUE_OR_FALSE | NO_THIRD_AXIS,
     "4.5": NEVER_NEGATIVE | {"cut off at ±10"},  # shares lie between 0 and 1
     "4.7": TRUE_OR_FALSE | ONE_AXIS | {"squeezed", "sorted"},  # a single truth value
+    "6.5": {"absolute", "whole numbers"},  # NumPy leaves True and False as they are
+    "6.6": NO_THIRD_AXIS,
+    # One whole number above 0.
+    "6.8": ONE_AXIS
+    | NEVER_NEGATIVE
+    | {"squeezed", "sorted", "whole numbers", "rounded to 3 decimals", "rounded to 6 decimals"},
 }
 
 

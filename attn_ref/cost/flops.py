@@ -47,7 +47,7 @@ def attention_parameters(d_model, n_heads, n_kv_heads=None, d_head=None):
     """Weights of W_q, W_k, W_v and W_o, without biases.  -> int
 
     `n_kv_heads` defaults to n_heads, `d_head` to d_model / n_heads. Source: Kaplan et al. (2020), table 1, with the
-    KV heads of Ainslie et al. (2023); chapter 06.
+    KV heads of Ainslie et al. (2023); chapter 06, exercise 6.8.
 
     >>> attention_parameters(512, 8), attention_parameters(512, 8, n_kv_heads=2)  # 4·512², and less to read k and v
     (1048576, 655360)
