@@ -17,6 +17,7 @@ Attention
 A model
  9. `positions`   sinusoids, rotations, ALiBi
 10. `context`     longer contexts than trained for: interpolation, NTK, YaRN
+    `echoes`      a language, and a model of it, to measure positions with
 11. `heads`       one vector cut into heads, and put together again
 12. `multihead`   several small attentions side by side (torch)
 13. `block`       norm, attention, feed-forward, residuals (torch)
@@ -53,7 +54,7 @@ House conventions: q is (..., Hq, n_q, d), k is (..., Hkv, n_k, d), v is (..., H
 
 from importlib import import_module
 
-from attn_ref import diagnose, sentence
+from attn_ref import diagnose, echoes, sentence
 from attn_ref.attention import attention
 from attn_ref.backends import backends
 from attn_ref.backward import attention_backward, softmax_vjp
@@ -109,6 +110,7 @@ __all__ = [
     "decode_step",
     "diagnose",
     "document_mask",
+    "echoes",
     "flash_backward",
     "flash_forward",
     "generate",

@@ -61,6 +61,13 @@ HARMLESS = {
     "6.8": ONE_AXIS
     | NEVER_NEGATIVE
     | {"squeezed", "sorted", "whole numbers", "rounded to 3 decimals", "rounded to 6 decimals"},
+    "5.1": ONE_AXIS | {"absolute", "squeezed", "sorted", "whole numbers"},  # one truth value
+    "5.2": NO_THIRD_AXIS | {"cut off at ±10", "without a last axis of 1"},  # sines; d is even, as in 5.3 to 5.6
+    "5.3": {"without a last axis of 1"},
+    "5.5": {"without a last axis of 1"},
+    "5.6": NO_THIRD_AXIS | {"without a last axis of 1"},
+    "5.7": {"turned where square"},  # the reference charges later keys alike, and they are not judged
+    "5.8": NO_THIRD_AXIS | NEVER_NEGATIVE | {"without a last axis of 1"},  # angles of positions from 0 on, d >= 4
 }
 
 
