@@ -10,6 +10,7 @@ import pytest
 
 from attn_ref import bench
 from attn_ref.bench import clock as clock_module
+from attn_ref.bench import limit as limit_module
 from attn_ref.bench import memory as memory_module
 
 MIB = 2**20
@@ -173,6 +174,32 @@ class TestMemory:
             memory_module._peak_by_looking(lambda: None)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a memory limit for one process needs Linux")
+class TestLimit:
+    setup = "import numpy as np; x = np.ones(2**20)"  # 8 MiB, held before the limit is set
+
+    def test_code_that_gets_by_with_the_memory_finishes(self):
+        assert bench.run_limited("y = np.ones(2**23)", 72 * MIB, self.setup) == "finished"  # 64 MiB
+
+    def test_code_that_wants_more_is_told_and_nothing_here_feels_it(self):
+        told = bench.run_limited("y = np.ones(2**23)", 56 * MIB, self.setup)
+        assert told.startswith("out of memory: Unable to allocate 64.0 MiB")
+
+    def test_the_refusal_of_torch_is_recognised(self):
+        pytest.importorskip("torch", reason="torch is not installed")
+        told = bench.run_limited("torch.ones(2**24)", 32 * MIB, "import torch; torch.ones(4) + 1")
+        assert told.startswith("out of memory: ") and "67108864 bytes" in told
+
+    def test_another_error_is_no_lack_of_memory(self):
+        with pytest.raises(RuntimeError, match="ValueError: expected a contiguous memory format"):
+            bench.run_limited("raise ValueError('expected a contiguous memory format')", MIB)
+
+
+def test_without_linux_the_limit_is_not_tried(monkeypatch):
+    monkeypatch.setattr(limit_module.sys, "platform", "darwin")
+    assert bench.run_limited("pass", MIB) == "not tried: a memory limit for one process needs Linux, and this is darwin"
+
+
 def test_the_machine_is_described_by_processor_cores_and_versions():
     text = bench.machine()
     assert f"numpy {np.__version__}" in text and "Python 3" in text
@@ -211,6 +238,11 @@ WRONG = {
     "a setup that is a function": (lambda: bench.peak_memory("pass", f), "setup must be a string of code, got"),
     "a setup for a function": (lambda: bench.peak_memory(f, "import numpy"), "setup belongs to a string of code"),
     "code with a name from here": (lambda: bench.peak_memory("f()"), "shares no names with this one: NameError"),
+    "a limit for a function": (lambda: bench.run_limited(f, MIB), "code must be a string of code, got"),
+    "a limit of nothing": (lambda: bench.run_limited("pass", None), "memory_bytes must be a number"),
+    "a limit below nothing": (lambda: bench.run_limited("pass", -1), "memory_bytes must be at least 0"),
+    "limited code of no sentence": (lambda: bench.run_limited("x =", MIB), "invalid syntax"),
+    "limited code with a name from here": (lambda: bench.run_limited("f()", MIB), "shares no names with this one"),
     "a ratio to what was not timed": (lambda: bench.Comparison({}, "").ratio("a", "b"), "'a' was not measured"),
 }
 
