@@ -18,7 +18,7 @@ import nbformat
 from autograder.exercise import chapters, load_chapter
 
 ROOT = Path(__file__).resolve().parent.parent
-ROLES = ("exercise", "try", "check", "quiz", "written", "teacher")
+ROLES = ("exercise", "try", "check", "quiz", "written", "teacher", "experiment")
 
 
 class BuildError(Exception):
@@ -153,7 +153,7 @@ def compare_with_definitions(markers, notebook, chapter, path):
     known |= {"quiz": chapter.quizzes, "written": chapter.written}
     seen = {}
     for marker in markers:
-        if marker.role == "teacher":
+        if marker.role in ("teacher", "experiment"):
             continue
         if marker.id not in known[marker.role]:
             raise BuildError(
@@ -208,8 +208,8 @@ def _line_of(path, text):
 def expand(marker, cell, chapter):
     """The notebook cells that a marked cell stands for."""
     slug = marker.id.replace(".", "-")
-    if marker.role == "teacher":
-        cell.metadata.tags = ["teacher"]
+    if marker.role in ("teacher", "experiment"):
+        cell.metadata.tags = [marker.role]
         return [cell]
     if marker.role == "try":
         return [cell, *_folds(chapter.exercises[marker.id])]

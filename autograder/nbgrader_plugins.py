@@ -50,7 +50,7 @@ class Examine(NbGraderPreprocessor):
     def preprocess(self, nb, resources):
         from autograder.grading.client import Budget
         from autograder.grading.results import Graded
-        from autograder.grading.work import Plan, chapter_of, forbidden, run_and_judge
+        from autograder.grading.work import Plan, chapter_of, experiments, forbidden, run_and_judge
         from autograder.grading.workers import warm_process
         from autograder.reports.clean import clean_notebook
         from autograder.sandbox import Limits, Refused, kernel_manager, strongest
@@ -67,7 +67,12 @@ class Examine(NbGraderPreprocessor):
         plan = Plan(_seed(facts["db_url"]), {}, self.unsandboxed, budget, self.policy)
         graded = Graded(facts["student"], facts["assignment"])
         graded.flags = forbidden(nb, chapter)
-        run_and_judge(graded, nb, chapter, plan, lambda: kernel_manager(warm_process(), level, Limits(), files))
+        release = nbformat.reads(_release(chapter.folder, self.config.CourseDirectory.get("root", ".")), as_version=4)
+
+        def kernel():
+            return kernel_manager(warm_process(), level, Limits(), files)
+
+        run_and_judge(graded, nb, chapter, plan, kernel, experiments(release))
         for one in (*graded.breaches, *graded.flags):
             self.log.warning("%s: %s: %s", facts["student"], one.exercise or "notebook", one.message)
         return clean_notebook(nb), resources

@@ -257,5 +257,7 @@ def _same(before, after):
     if isinstance(before, dict):
         return before.keys() == after.keys() and all(_same(before[key], after[key]) for key in before)
     if hasattr(before, "detach"):
-        return _same(before.detach().cpu().numpy(), after.detach().cpu().numpy())
+        return hasattr(after, "detach") and _same(before.detach().cpu().numpy(), after.detach().cpu().numpy())
+    if isinstance(before, (int, float, str)):
+        return type(before) is type(after) and (before == after or before != before)
     return True

@@ -252,6 +252,19 @@ def test_an_argument_written_to_is_noticed(isolate):
     assert report.verdicts[1].because == "x was written to"
 
 
+def test_a_list_that_was_sorted_is_noticed():
+    exercise = Exercise("9.9", "Sort", reference=sorted, minutes=1)
+
+    @exercise.criterion("sorted", points=1)
+    def numbers(rng):
+        yield dict(x=[3, 1, float("nan"), 2])
+
+    exercise.leaves_inputs_alone(points=1)
+    exercise.probe(lambda answer, x: answer(x))
+    assert runner.collect(exercise, lambda x: x.sort(), 3)[0].changed == ["x"]
+    assert runner.collect(exercise, lambda x: sorted(x), 3)[0].changed == []
+
+
 def test_doing_nothing_earns_nothing_for_leaving_inputs_alone():
     assert verdict_on(lambda x: np.zeros_like(x)).earned == 0
 

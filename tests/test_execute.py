@@ -17,7 +17,7 @@ from autograder.exercise import chapters, load_chapter
 from autograder.grading.client import KEPT, Budget, KernelFailed
 from autograder.grading.execute import KEPT_IN_ALL, examine
 from autograder.grading.results import Graded, Submission
-from autograder.grading.work import Plan, run_and_judge
+from autograder.grading.work import Plan, experiments, run_and_judge
 from autograder.grading.workers import grade_here, warm_process
 from autograder.judge import judge
 from autograder.notebook import SEED
@@ -54,10 +54,10 @@ def sandboxed_kernel():
     return kernel_manager(warm_process(), strongest(), Limits())
 
 
-def graded(cells, **budget):
+def graded(cells, skip=frozenset(), **budget):
     """The Graded of a notebook of chapter 2."""
     made, plan = Graded("ada", CHAPTER.folder), Plan(31, {}, budget=Budget(**budget))
-    run_and_judge(made, cells, CHAPTER, plan, sandboxed_kernel)
+    run_and_judge(made, cells, CHAPTER, plan, sandboxed_kernel, skip)
     return made
 
 
@@ -117,6 +117,28 @@ def test_outputs_are_those_of_stock_nbgrader(number, tmp_path):
         assert joined(one.outputs) == joined(other.outputs), one.source
         assert one.execution_count == other.execution_count
     assert any("image/png" in json.dumps(one.outputs) for one, _ in code), "figures are among what is compared"
+
+
+@pytest.mark.parametrize("number", chapters())
+def test_no_cell_and_no_answer_builds_on_an_experiment_that_graders_pass_over(number):
+    chapter = load_chapter(number)
+    notebook = solution(chapter)
+    made = Graded("ada", chapter.folder)
+    run_and_judge(made, notebook, chapter, Plan(31, {}), sandboxed_kernel, experiments(notebook))
+    assert [mark.exercise for mark in made.marks if mark.earned < mark.points] == [], made.breaches
+    outputs = [(cell.source, one) for cell in notebook.cells for one in cell.get("outputs", [])]
+    assert [source for source, one in outputs if one.output_type == "error"] == []
+
+
+def test_an_experiment_is_passed_over_unless_an_answer_needs_it():
+    long = "import time\nHALF = 0.5\ntime.sleep(100)"
+    notebook = answered(long)
+    assert earned(graded(notebook, frozenset([long]), cell=5)) == POINTS
+    assert "not run when a notebook is graded" in text_of(notebook.cells[1])
+    needed = "HALF = 0.5\nprint('it ran')"
+    notebook = answered(needed, e2_3=RIGHT["2.3"].replace("\n", "\n    assert HALF\n", 1))
+    assert earned(graded(notebook, frozenset([needed]))) == POINTS
+    assert text_of(notebook.cells[1]) == "it ran\n"
 
 
 def test_a_notebook_of_loops_ends_with_its_budget_and_says_so():

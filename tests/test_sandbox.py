@@ -477,6 +477,17 @@ def test_a_library_that_starts_threads_is_refused_by_name(tmp_path, monkeypatch)
         process.wait()
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_dropping_a_file_that_a_library_had_opened_before_the_fork_harms_no_channel(level, tmp_path, monkeypatch):
+    (tmp_path / "holds_files.py").write_text("files = [open(__file__) for _ in range(12)]\n")
+    program = f"import sys; sys.path.append({str(tmp_path)!r}); {warm_module._PROGRAM}"
+    monkeypatch.setattr(warm_module, "_PROGRAM", program)
+    with WarmProcess(preload=["holds_files", "ipykernel"]) as process:
+        drop = "import sys\nfor one in sys.modules['holds_files'].files:\n    one.close()"
+        seen = run(process.wait(), level, drop, "print('still here')")
+    assert (seen.text.strip(), seen.ended_by) == ("still here", None)
+
+
 def test_the_strongest_level_is_the_first_that_can_be_entered(monkeypatch):
     monkeypatch.setattr(levels, "_obstacle", {"namespaces": "forbidden", "landlock": None}.get)
     assert (offered(), strongest()) == (["landlock"], "landlock")

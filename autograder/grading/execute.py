@@ -19,6 +19,7 @@ from autograder.grading.results import Breach
 
 KEPT_IN_ALL = 20 * 2**20  # characters of outputs kept of a notebook
 HARM = ("died", "memory", "processes", "disk")  # what an earlier answer may have done to a later cell
+SKIPPED = "[an experiment of the course, which is not run when a notebook is graded]\n"
 LEFT_OUT = "[left out: this notebook has more than {mib} MiB of outputs]\n"
 
 
@@ -36,13 +37,13 @@ class Examined:
         return next(found, None)
 
 
-async def examine(notebook, seeds, kernel: Callable, budget: Budget, explain=None) -> Examined:
+async def examine(notebook, seeds, kernel: Callable, budget: Budget, explain=None, skip=frozenset()) -> Examined:
     """Run `notebook` in place. `kernel()` gives a kernel manager; `seeds` are {"secret": ..., "public": ...}.
 
     A check runs its answer on the secret inputs, and on the public ones where `explain(exercise id, evidence)` asks
-    for them (by default always): they serve to tell what is wrong.
+    for them (by default always): they serve to tell what is wrong. Cells whose source is in `skip` are not run.
     """
-    examination = _Examination(notebook, seeds, kernel, budget, explain or (lambda *_: True))
+    examination = _Examination(notebook, seeds, kernel, budget, explain or (lambda *_: True), skip)
     await examination.run()
     return examination.found
 
@@ -50,7 +51,7 @@ async def examine(notebook, seeds, kernel: Callable, budget: Budget, explain=Non
 class _Examination:
     """One notebook on its way through as many kernels as it needs."""
 
-    def __init__(self, notebook, seeds, kernel, budget, explain):
+    def __init__(self, notebook, seeds, kernel, budget, explain, skip):
         self.notebook, self.seeds, self.kernel, self.budget, self.explain = notebook, seeds, kernel, budget, explain
         self.found, self.began = Examined(), time.monotonic()
         self.code = []  # indices of the cells to run
@@ -60,7 +61,9 @@ class _Examination:
         for index, cell in enumerate(notebook.cells):
             if cell.cell_type == "code":
                 cell.update(outputs=[], execution_count=None)
-                if cell.source.strip():
+                if cell.source in skip:
+                    cell.outputs = [new_output("stream", text=SKIPPED)]
+                elif cell.source.strip():
                     self.code.append(index)
 
     async def run(self):

@@ -56,6 +56,14 @@ def wants_words(exercise: Exercise, evidence, seed: int) -> bool:
     return not judge(exercise, seed, outcomes, diagnose=False).full
 
 
+def lacks_a_name(evidence) -> bool:
+    """Did the answer use a name that the notebook has not defined?"""
+    try:
+        return any(one["error"] and one["error"]["type"] == "NameError" for one in evidence["secret"])
+    except (TypeError, KeyError):
+        return False
+
+
 def _outcomes(exercise, data, seed):
     if not isinstance(data, list):
         raise NoEvidence("a part of it is missing")

@@ -91,12 +91,15 @@ def _prime():
 
 
 def _draw():
-    """Not through pyplot: its notebook backend finds its notebook when it is first used, which must be the kernel."""
+    """Not through pyplot: its notebook backend finds its notebook when it is first used, which must be the kernel.
+
+    No formula is set: matplotlib keeps what it has parsed, and with it files that a kernel can no longer read.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure()
-    axes = figure.add_subplot(title="$x$", xlabel="x")
+    axes = figure.add_subplot(title="title", xlabel="x")
     axes.plot([0, 1], [0, 1], label="line")
     axes.imshow([[0, 1]])
     axes.legend()

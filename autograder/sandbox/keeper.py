@@ -112,7 +112,8 @@ def _become_kernel(place, wanted, files, listening, writable, spare_pids):
     """The kernel's whole life."""
     try:
         os.setsid()
-        descriptors = _close_others([one.fileno() for one in listening], writable)
+        descriptors = [one.fileno() for one in listening]
+        _blind_others([*descriptors, writable])
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")  # where the machine itself runs out of memory, this is what it ends
         confine.enter(place, spare_pids)
@@ -120,28 +121,28 @@ def _become_kernel(place, wanted, files, listening, writable, spare_pids):
 
         kernel.settle(place, files, wanted)
         app = kernel.application(wanted["key"], descriptors, terminals=place.level != "landlock")
-        os.write(SOCKETS + 3, b"ready")
-        os.close(SOCKETS + 3)
+        os.write(writable, b"ready")
+        os.close(writable)
+        writable = -1  # the number may be given to something else
         app.start()
         os._exit(0)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            os.write(SOCKETS + 3, f"{type(error).__name__}: {error}"[:2000].encode())
+            os.write(writable, f"{type(error).__name__}: {error}"[:2000].encode())
     finally:
         os._exit(1)
 
 
-def _close_others(kept, writable):
-    """Close every descriptor but the kernel's sockets, which become 3 to 7, and the pipe, which becomes 8."""
-    copies = [os.dup2(os.open(os.devnull, os.O_RDWR), 100 + number) for number in range(3)]
-    copies += [os.dup2(one, 103 + number) for number, one in enumerate([*kept, writable])]
-    for number, copy in enumerate(copies):
-        os.dup2(copy, number, inheritable=number < 3)
+def _blind_others(kept):
+    """Make every descriptor but `kept` lead to /dev/null.
+
+    Closed, its number would be given to something new, which an object that was inherited with the old one (a font's
+    file in a cache of matplotlib's) would close in its turn when it is dropped.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
     for number in map(int, os.listdir("/proc/self/fd")):
-        if number >= len(copies):
-            with contextlib.suppress(OSError):  # the descriptor of the listing itself
-                os.close(number)
-    return list(range(3, 3 + SOCKETS))
+        if number not in (*kept, null):
+            os.dup2(null, number, inheritable=number < 3)
 
 
 def _watch(connection, grader, place, kernel, shared):
