@@ -138,7 +138,8 @@ def recognise(exercise, seed, outcomes, faults):
 
 
 def _telling(outcome):
-    values = outcome.value if isinstance(outcome.value, list) else [outcome.value]
+    value = list(outcome.value.values()) if isinstance(outcome.value, dict) else outcome.value
+    values = value if isinstance(value, list) else [value]
     arrays = [value for value in values if isinstance(value, np.ndarray)]
     masks = [array for array in arrays if array.dtype.kind == "b"]
     numbers = [array for array in arrays if array.dtype.kind != "b"]

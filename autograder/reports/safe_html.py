@@ -36,12 +36,12 @@ DATA_IMAGE = re.compile(r"data:image/(?:png|jpeg|gif|svg\+xml);base64,[A-Za-z0-9
 CLASS = re.compile(r"language-[\w+#.-]+")
 CLASSES = {"anchor-link", "dataframe", "highlight", *STANDARD_TYPES.values()} - {""}
 # A heading's id must not stand in for one of the page's own, such as formgrader's field for the score of written-2-w.
-HEADING_ID = re.compile(r"(?!(?:check|exercise|written)-\d|notebook|statusmessage|cell)[^\s\"'<>]+")
+HEADING_ID = re.compile(r"(?!(?:check|exercise|written)-\d|notebook|statusmessage|cell)[^\s\"<>]+")
 NUMBER = re.compile(r"\d{1,4}(?:\.\d+)?(?:px|%)?")
 ANYTHING = re.compile(r"[^<>]*")
 EVERYWHERE = {name: ANYTHING for name in ("title", "role", "aria-label", "aria-hidden", "dir", "lang")}
 ATTRIBUTES = {
-    "a": {"href": re.compile(r"https?://[^\s\"'<>\\]+|mailto:[^\s\"'<>\\]+|#[^\s\"'<>\\]*")},
+    "a": {"href": re.compile(r"https?://[^\s\"'<>\\]+|mailto:[^\s\"'<>\\]+|#[^\s\"<>\\]*")},
     "img": {"src": DATA_IMAGE, "alt": ANYTHING, "width": NUMBER, "height": NUMBER},
     "details": {"open": ANYTHING},
     "ol": {"start": NUMBER},
