@@ -56,6 +56,9 @@ def any_shape(rng):
     yield dict(f=CUBES, x=rng.normal(size=(2, 3, 4)), eps=0.25)
     yield dict(f=CUBES, x=rng.normal(size=(1, 1, 2)), eps=0.25)
     yield dict(f=NEIGHBOURS, x=rng.normal(size=(4, 1)), eps=0.5)
+    yield dict(f=NEIGHBOURS, x=rng.normal(size=(2, 3)).T, eps=0.25)  # its numbers lie in memory in another order
+    yield dict(f=EXPONENTIALS, x=rng.normal(size=(4, 6))[::2, 1::2], eps=0.25)
+    yield dict(f=CUBES, x=np.array(2.0), eps=0.5)
 
 
 @numerical.criterion("whole numbers and large ones too, with the eps that is given", points=1)
@@ -289,6 +292,22 @@ def asarray_is_no_copy(f, x, eps):
     return gradient
 
 
+@numerical.mistake(
+    "For x.T, whose numbers lie in memory in another order, your slopes are 0: `reshape(-1)` of such an array is a copy, so your nudges never reach what f is given. Where could you nudge the array itself?"
+)
+def nudged_a_flat_copy(f, x, eps):
+    y, gradient = x.astype(float), np.zeros(x.shape)
+    flat, slopes = y.reshape(-1), gradient.reshape(-1)
+    for i in range(x.size):
+        kept = flat[i]
+        flat[i] = kept + eps
+        above = f(y)
+        flat[i] = kept - eps
+        slopes[i] = (above - f(y)) / (2 * eps)
+        flat[i] = kept
+    return gradient
+
+
 @numerical.also_right
 def one_copy_put_back(f, x, eps):
     y = np.array(x, dtype=float)
@@ -322,21 +341,27 @@ def mean_of_both_sides(f, x, eps):
 
 
 numerical.hints(
-    "Work the example by hand first: which two points do you need for the slope of x[0], and what does x[1] do meanwhile?",
     "`np.ndindex(x.shape)` walks over every place of an array of any shape; what it gives can be used as an index.",
-    "For each place: a fresh copy of x as floats with eps added there, another with eps taken away there. Call f on both, "
-    "and write the difference over twice eps into an array of floats of x's shape.",
+    "For each place: two fresh copies of x as floats, one with eps added there, one with eps taken away. Call f on both; "
+    "the difference over twice eps is the slope.",
 )
 numerical.errors(
     (
         "ValueError: operands could not be broadcast together with shapes (6,) (3,2)",
-        "f was called with a flattened array. It expects the shape of x; only the walk over the entries may be flat.",
+        "f expects the shape of x; only the walk over the entries may be flat.",
     ),
 )
 
 # --- 3.2 -------------------------------------------------------------------------------------------------------------
 
-error = Exercise("3.2", "Do two gradients agree?", reference=attn_ref.gradient_error, minutes=8)
+error = Exercise("3.2", "Do two gradients agree?", reference=attn_ref.gradient_error, minutes=10)
+
+
+@error.probe
+def drive_error(answer, analytic, numeric):
+    """The error as a float: 0 and 0.0 are one answer."""
+    found = answer(analytic, numeric)
+    return float(found) if isinstance(found, (int, np.integer)) and not isinstance(found, bool) else found
 
 
 @error.criterion("it is the largest difference over the largest entry of either, by size", points=2)
@@ -349,6 +374,9 @@ def relative(rng):
     yield dict(analytic=rng.normal(size=(4, 1)), numeric=rng.normal(size=(4, 1)))
     yield dict(analytic=np.array([3, -4]), numeric=np.array([3, 4]))
     yield dict(analytic=np.array([0.5]), numeric=np.array([-0.75]))
+    yield dict(analytic=np.array([1.0, -1.0]), numeric=np.array([2.0, -2.0]))  # sums of 0
+    yield dict(analytic=np.array([0.5, -1.0, 0.5]), numeric=np.array([-0.5, 1.0, -0.5]))
+    yield dict(analytic=np.array([-2.0, 0.0]), numeric=np.array([-1.0, 0.0]))
 
 
 @error.criterion("tiny gradients count like large ones, and two that are 0 throughout agree", points=1)
@@ -357,6 +385,8 @@ def tiny(rng):
     yield dict(analytic=np.zeros(3), numeric=np.array([0.0, 1e-12, 0.0]))
     yield dict(analytic=np.array([2e-12, 0.0]), numeric=np.array([0.0, 0.0]))
     yield dict(analytic=1e-11 * rng.normal(size=5), numeric=1e-11 * rng.normal(size=5))
+    yield dict(analytic=np.array([1e-14, 0.0]), numeric=np.array([2e-14, 0.0]))
+    yield dict(analytic=np.array([3e-200]), numeric=np.array([4e-200]))
     yield dict(analytic=1e9 * rng.normal(size=5), numeric=1e9 * rng.normal(size=5))
 
 
@@ -365,6 +395,8 @@ def not_a_number(rng):
     yield dict(analytic=np.array([np.nan, 1.0, 2.0]), numeric=np.array([0.5, 1.0, 2.0]))
     yield dict(analytic=np.array([0.5, 1.0]), numeric=np.array([2.0, np.nan]))
     yield dict(analytic=np.array([np.nan, 0.0]), numeric=np.array([np.nan, 0.0]))
+    yield dict(analytic=np.array([0.0, 0.0]), numeric=np.array([np.nan, 0.0]))
+    yield dict(analytic=np.array([np.nan, 0.0]), numeric=np.array([0.0, 0.0]))
     yield dict(analytic=np.array([[0.0, 1.0], [3.0, np.nan]]), numeric=np.array([[0.0, 1.0], [3.0, 2.0]]))
     yield dict(analytic=np.array([0.5, 1.0]), numeric=np.array([0.25, 1.0]))
 
@@ -452,6 +484,31 @@ def epsilon_below(analytic, numeric):
 
 
 @error.mistake(
+    "A floor below the denominator, such as 1e-12, is large beside a gradient of 1e-14: there everything agrees. In which one case may the denominator not be used as it is?"
+)
+def floor_below(analytic, numeric):
+    largest = np.max([np.abs(analytic).max(), np.abs(numeric).max()])
+    return float(np.abs(analytic - numeric).max() / np.maximum(largest, 1e-12))
+
+
+@error.mistake(
+    "Your guard asks for sums of 0, and (1, -1) has one too: it would agree with (2, -2). What is 0 only if every entry is?"
+)
+def sums_that_cancel(analytic, numeric):
+    if np.sum(analytic) == 0 and np.sum(numeric) == 0:
+        return 0.0
+    return float(np.abs(analytic - numeric).max() / np.max([np.abs(analytic).max(), np.abs(numeric).max()]))
+
+
+@error.mistake(
+    "A NaN beside zeros passes with an error of 0. Python's own `max(0.0, nan)` is 0.0, because it asks whether nan is larger, and no comparison with NaN is true. Which `max` keeps a NaN wherever it stands?"
+)
+def nan_lost_by_max(analytic, numeric):
+    largest = max(np.abs(analytic).max(), np.abs(numeric).max())
+    return float(np.abs(analytic - numeric).max() / largest) if largest != 0 else 0.0
+
+
+@error.mistake(
     "Two gradients of 0 agree perfectly, and 0/0 says NaN. What should come back there, and how do you ask for it?"
 )
 def nan_where_both_are_zero(analytic, numeric):
@@ -515,9 +572,8 @@ def identical_first(analytic, numeric):
 
 
 error.hints(
-    "Two numbers are needed: how far apart are the gradients at worst, and how large is the largest entry of the two?",
-    "When is the second number 0? Only then is the division in trouble. And what does each comparison (`>`, `==`, `!=`) say of NaN?",
-    "Take the largest size of the differences, and the largest size among all entries of both. Divide, and give 0 where the second is exactly 0.",
+    "When is the denominator 0? And what does each comparison (`>`, `==`, `!=`) say of NaN?",
+    "Divide the largest size of the differences by the largest size of all entries; give 0 where that is exactly 0. Python's `max` of two numbers can lose a NaN, `np.max` and `np.maximum` keep it.",
 )
 error.errors(
     (
@@ -532,7 +588,7 @@ softmax_vjp = Exercise(
     "3.3",
     "Back through softmax",
     reference=attn_ref.softmax_vjp,
-    minutes=12,
+    minutes=18,
     forbids=("attn_ref.attention_backward", "attn_ref.tiled_backward", "attn_ref.backward.dense_backward"),
 )
 
@@ -565,6 +621,13 @@ def unusual_rows(rng):
 
 
 softmax_vjp.leaves_inputs_alone(points=1)
+
+
+@softmax_vjp.mistake(
+    "You add the row's average where it should be taken away. Equal gradients (3, 3) should become 0: do yours?"
+)
+def average_added(weights, grad):
+    return weights * (grad + (weights * grad).sum(axis=-1, keepdims=True))
 
 
 @softmax_vjp.mistake(
@@ -730,17 +793,13 @@ softmax_vjp.errors(
         "ValueError: operands could not be broadcast together with shapes (5,3) (5,)",
         "A sum along an axis removes that axis. With <code>keepdims=True</code> it stays, with length 1.",
     ),
-    (
-        "ValueError: shapes (5,3) and (5,3) not aligned: 3 (dim 1) != 5 (dim 0)",
-        "`@` and `np.dot` join rows with columns. Here each row of weights meets its own row of gradients, entry by entry.",
-    ),
 )
 
 # --- 3.4 -------------------------------------------------------------------------------------------------------------
 
 
 def attention_backward(q, k, v, weights, grad_out):
-    """What the loss thinks of the output, passed back to q, k and v, for the scale 1/√d.  -> dq, dk, dv
+    """The gradients of softmax(q kᵀ / √d) v, given that of its output.  -> dq, dk, dv, shaped like q, k, v
 
     attn_ref's own function computes the weights anew; here they are those of the forward pass, masked or not.
     """
@@ -755,7 +814,7 @@ backward = Exercise(
     "3.4",
     "Back through attention",
     reference=attention_backward,
-    minutes=20,
+    minutes=25,
     forbids=(
         "attn_ref.attention_backward",
         "attn_ref.tiled_backward",
@@ -768,14 +827,14 @@ backward = Exercise(
 
 @backward.probe
 def drive_backward(answer, q, k, v, weights, grad_out, want):
-    """One of the three gradients, so that each earns points by itself, or all."""
+    """One of the three gradients, so that each earns points by itself, or all. What is not three lacks the one."""
     found = answer(q, k, v, weights, grad_out)
     if want == "all":
         return found
     try:
         gradients = dict(zip(("dq", "dk", "dv"), found, strict=True))
     except (TypeError, ValueError):
-        return {want: "something else than three arrays"}
+        return {want: None} if found is None else {}
     return {want: gradients[want]}
 
 
@@ -976,6 +1035,17 @@ def average_forgotten(q, k, v, weights, grad_out):
 
 
 @backward.mistake(
+    "What you take from each row on the way through softmax is the plain mean of what reaches the weights. The shares are not equal: by what does 3.3 weigh that average?"
+)
+def plain_mean_of_the_row(q, k, v, weights, grad_out):
+    scale = q.shape[-1] ** -0.5
+    grad_weights = grad_out @ np.swapaxes(v, -1, -2)
+    grad_scores = weights * (grad_weights - grad_weights.mean(axis=-1, keepdims=True))
+    dk = np.swapaxes(grad_scores, -1, -2) @ q * scale
+    return grad_scores @ k * scale, dk, np.swapaxes(weights, -1, -2) @ grad_out
+
+
+@backward.mistake(
     "The weights are computed anew from q and k. If a mask has set some of them to 0 they are other weights; which array already holds those of the forward pass?"
 )
 def weights_computed_anew(q, k, v, weights, grad_out):
@@ -1083,13 +1153,13 @@ def delta_from_the_output(q, k, v, weights, grad_out):
 
 backward.hints(
     "Walk backwards through out = weights @ v, weights = softmax(scores), scores = q kᵀ / √d. Each gradient has the shape of its array.",
-    "For a product C = A B: dA = dC Bᵀ and dB = Aᵀ dC. Here out = weights @ v gives two of them, and the scores, as a product of q with kᵀ, two more.",
-    "dv from the turned weights and grad_out. What reaches the weights from grad_out and the turned v. Through 3.3 to the scores, times 1/√d. From there to q by k, and to k by q with the scores' gradient turned.",
+    "For C = A B: dA = dC Bᵀ and dB = Aᵀ dC. Here out = weights @ v gives two of them, and the scores two more.",
+    "dv from the turned weights and grad_out; d_weights from grad_out and the turned v; through 3.3 to the scores, times 1/√d; from there to q by k and, turned, to k by q.",
 )
 backward.errors(
     (
         "ValueError: matmul: Input operand 1 has a mismatch in its core dimension 0",
-        "Print the two shapes on that line. Each gradient has the shape of its own array: which of the two must be turned so that it comes out?",
+        "Print the two shapes on that line. Which must be turned so that the gradient gets the shape of its array?",
     ),
 )
 
@@ -1114,7 +1184,7 @@ def drive_training(answer, keys, values, targets, queries, steps, lr, want):
     try:
         parts = dict(zip(("queries", "losses"), found, strict=True))
     except (TypeError, ValueError):
-        return {want: "something else than two things, the queries and the losses"}
+        return {want: None} if found is None else {}
     return {want: parts[want]}
 
 
@@ -1155,6 +1225,8 @@ def training_sizes(rng):
     yield training_case(rng, 1, 5, 1, 3, steps=2, lr=1.0, want="both")
     yield training_case(rng, 5, 3, 4, 2, steps=0, lr=1.0, want="both")
     yield training_case(rng, 3, 4, 9, 3, steps=6, lr=20.0, want="both")
+    case = training_case(rng, 4, 3, 2, 3, steps=3, lr=1e-5, want="both")  # slopes of many thousands
+    yield case | dict(values=1000 * case["values"], targets=1000 * case["targets"])
     case = training_case(rng, 3, 4, 2, 2, steps=3, lr=1, want="both")
     yield case | {name: rng.integers(-3, 4, size=case[name].shape) for name in ("keys", "values", "targets", "queries")}
 
@@ -1194,6 +1266,13 @@ def gradient_of_the_sum(keys, values, targets, queries, steps, lr):
 )
 def gradient_over_the_queries_alone(keys, values, targets, queries, steps, lr):
     return attn_ref.train_lookup(keys, values, targets, queries, steps, lr * targets.shape[-1])
+
+
+@training.mistake(
+    "You divide the gradient by the length of a value alone, and the mean runs over all n · d_v entries. Which part of the count is missing?"
+)
+def gradient_over_the_features_alone(keys, values, targets, queries, steps, lr):
+    return attn_ref.train_lookup(keys, values, targets, queries, steps, lr * len(targets))
 
 
 @training.mistake("Your losses are sums. How many squares go into one loss, and what is their mean?")
@@ -1395,9 +1474,8 @@ def on_a_copy(keys, values, targets, queries, steps, lr):
 
 
 training.hints(
-    "One step, before you write the loop: look up, compare with the targets, note the loss, find the gradient of the output, pass it back, update.",
     "The loss is a mean of n · d_v squares. Its gradient by one entry of the output is 2 · (out - target) / (n · d_v).",
-    "In the loop: output and weights of a soft lookup; the gap to the targets; append the mean of its squares; dq of the backward pass for 2 · gap / gap.size; new queries = queries minus lr times dq. Return the queries and the list.",
+    "In the loop: look up; take the gap to the targets; append the mean of its squares; dq of the backward pass for 2 · gap / gap.size; new queries = queries minus lr times dq.",
 )
 training.errors(
     (
@@ -1406,7 +1484,7 @@ training.errors(
     ),
     (
         "TypeError: attention_backward() missing 1 required positional argument: 'grad_out'",
-        "Your own function takes the weights as well: (q, k, v, weights, grad_out). That of attn_ref takes (q, k, v, grad_out).",
+        "Your own takes the weights too: (q, k, v, weights, grad_out). That of attn_ref does not.",
     ),
 )
 
@@ -1416,21 +1494,26 @@ straight = Exercise(
     "3.6",
     "Choose hard, learn soft",
     reference=attn_ref.straight_through,
-    minutes=12,
+    minutes=15,
     forbids=("attn_ref.train_lookup", "attn_ref.numerical_gradient"),
 )
 
 
 @straight.probe
 def drive_straight(answer, keys, values, targets, queries, want):
-    """The output, the gradient, or both, so that each earns points by itself."""
+    """The output, the gradient, or both, so that each earns points by itself.
+
+    Whole values may come out whole or as floats: both are right, and a mistake is the same mistake with either.
+    """
     found = answer(keys, values, targets, queries)
+    if isinstance(found, (tuple, list)):
+        found = [part * 1.0 if isinstance(part, np.ndarray) and part.dtype.kind == "i" else part for part in found]
     if want == "both":
         return found
     try:
         parts = dict(zip(("output", "dqueries"), found, strict=True))
     except (TypeError, ValueError):
-        return {want: "something else than two arrays"}
+        return {want: None} if found is None else {}
     return {want: parts[want]}
 
 
@@ -1469,12 +1552,13 @@ def straight_sizes(rng):
     yield straight_case(rng, 2, 1, 3, 4, want="both")
     case = straight_case(rng, 5, 3, 4, 2, want="both")
     yield case | dict(queries=3000 * case["queries"])
-    close = case["keys"].copy()
-    close[1] = close[0] * (1 + 1e-7)  # so small a lead that two soft weights are equal but for it
+    close = (
+        np.array([[1.0], [1 + 1e-10], [-1.0]]) * case["queries"][0]
+    )  # so small a lead that two soft weights look equal
     yield case | dict(keys=close)
     yield case | dict(queries=6 * case["queries"], values=20 * case["values"])
-    whole = dict(keys=np.array([[1, 0], [0, 2], [-1, 1]]), queries=np.array([[3, 1], [-2, 0]]))
-    yield whole | dict(values=np.array([[5], [-12], [3]]), targets=np.array([[1], [2]]), want="both")
+    whole = dict(keys=np.array([[1, 0], [0, 2], [-1, 1]]), queries=np.array([[3, 1], [-2, 0], [1, 2]]))
+    yield whole | dict(values=np.array([[5], [-12], [3]]), targets=np.array([[1], [2], [4]]), want="both")
 
 
 straight.leaves_inputs_alone(points=1)
@@ -1541,6 +1625,24 @@ def unscaled_soft_weights(keys, values, targets, queries):
 def straight_two_forgotten(keys, values, targets, queries):
     out, dq = attn_ref.straight_through(keys, values, targets, queries)
     return out, dq / 2
+
+
+@straight.mistake(
+    "You divide by the number of queries alone, and the mean runs over all n · d_v entries. How many squares are averaged?"
+)
+def straight_over_the_queries_alone(keys, values, targets, queries):
+    out, dq = attn_ref.straight_through(keys, values, targets, queries)
+    return out, dq * out.shape[-1]
+
+
+@straight.mistake(
+    "For whole numbers your gradient is cut off to whole numbers on the way: an array made like `targets` holds nothing else. Which dtype should the gradient of the output have?"
+)
+def gradient_cut_to_whole_numbers(keys, values, targets, queries):
+    out = values[(queries @ keys.T).argmax(axis=-1)]
+    grad_out = np.zeros_like(targets)
+    grad_out[...] = 2 * (out - targets) / out.size
+    return out, attn_ref.attention_backward(queries, keys, values, grad_out)[0]
 
 
 @straight.mistake(
@@ -1659,19 +1761,18 @@ def straight_by_take(keys, values, targets, queries):
 
 straight.hints(
     "Two separate halves. The output: chapter 01's hard lookup. The gradient: that of the lookup in 3.5, which starts from an error. Which error?",
-    "The gradient of the output is 2 · (output - target) / (n · d_v), with the hard output. From there on back as if the output had been soft.",
-    "Scores; argmax along the keys; the rows of values at those places. Then dq of the soft backward pass (yours with soft weights, or attn_ref's) for the gradient of the hard output.",
+    "Scores; argmax along the keys; those rows of values. Then dq of the soft backward pass for the gradient of the hard output, 2 · (output - target) / (n · d_v).",
 )
 straight.errors(
     (
         "TypeError: attention_backward() missing 1 required positional argument: 'grad_out'",
-        "Your own function takes the weights as well: (q, k, v, weights, grad_out). That of attn_ref takes (q, k, v, grad_out).",
+        "Your own takes the weights too: (q, k, v, weights, grad_out). That of attn_ref does not.",
     ),
 )
 
 # --- 3.7 -------------------------------------------------------------------------------------------------------------
 
-sampled = Exercise("3.7", "Learn from tries alone", reference=attn_ref.sampled_gradient, minutes=12)
+sampled = Exercise("3.7", "Learn from tries alone", reference=attn_ref.sampled_gradient, minutes=15)
 
 
 @sampled.criterion("each try pulls at its own score and pushes at all of them; the tries are averaged", points=2)
@@ -1694,7 +1795,9 @@ def with_a_baseline(rng):
     yield dict(weights=np.array([0.5, 0.5]), picks=np.array([0, 0]), losses=np.array([3.0, 1.0]), baseline=1.0)
     yield dict(weights=rng.dirichlet(np.ones(4)), picks=rng.integers(4, size=9), losses=rng.normal(size=9), baseline=2)
     losses = 50.0 + rng.normal(size=7)
-    yield dict(weights=rng.dirichlet(np.ones(3)), picks=rng.integers(3, size=7), losses=losses, baseline=-0.5)
+    yield dict(weights=rng.dirichlet(np.ones(3)), picks=rng.integers(3, size=7), losses=losses, baseline=-1.5)
+    losses = np.array([0.0, 2.0, 0.0, 3.0])
+    yield dict(weights=rng.dirichlet(np.ones(3)), picks=np.array([0, 2, 1, 1]), losses=losses, baseline=1.25)
 
 
 @sampled.criterion("one key, weights of 0, more keys than tries, whole numbers", points=1)
@@ -1702,7 +1805,8 @@ def unusual_tries(rng):
     yield dict(weights=np.array([0.0, 0.75, 0.25]), picks=np.array([1, 2, 1]), losses=np.array([3, -1, 4]))
     yield dict(weights=np.array([0, 1, 0]), picks=np.array([1, 1]), losses=np.array([3, 5]))
     yield dict(weights=np.array([1.0]), picks=np.array([0, 0, 0]), losses=rng.normal(size=3))
-    yield dict(weights=rng.dirichlet(np.ones(7)), picks=np.array([6]), losses=np.array([-2.0]), baseline=0.5)
+    yield dict(weights=rng.dirichlet(np.ones(7)), picks=np.array([6]), losses=np.array([-2.0]), baseline=1.5)
+    yield dict(weights=rng.dirichlet(np.ones(3)), picks=np.array([2, 0]), losses=np.array([4, 1]), baseline=1.5)
 
 
 sampled.leaves_inputs_alone(points=1)
@@ -1802,6 +1906,33 @@ def weighted_twice(weights, picks, losses, baseline=0.0):
 
 
 @sampled.mistake(
+    "You divide by the weights: one-hot/w - 1 is how log w follows the weights, each moved alone. Softmax lies between them and the scores; what does it make of 1/w?"
+)
+def slopes_of_the_weights_less_one(weights, picks, losses, baseline=0.0):
+    return ((losses - baseline)[:, None] * (np.eye(len(weights))[picks] / weights - 1)).mean(axis=0)
+
+
+@sampled.mistake(
+    "Tries with a loss of 0 are skipped. Beside a baseline of 1 they are the best of all: what is loss - baseline for them?"
+)
+def zero_losses_skipped(weights, picks, losses, baseline=0.0):
+    total = np.zeros(len(weights))
+    for pick, loss in zip(picks, losses, strict=True):
+        if loss != 0:
+            total += (loss - baseline) * (np.eye(len(weights))[pick] - weights)
+    return total / len(picks)
+
+
+@sampled.mistake(
+    "For whole losses the baseline's fraction is cut off: an array made like `losses` holds whole numbers alone. Which dtype should the gains have?"
+)
+def gains_cut_to_whole_numbers(weights, picks, losses, baseline=0.0):
+    gains = np.zeros_like(losses)
+    gains[...] = losses - baseline
+    return attn_ref.sampled_gradient(weights, picks, gains)
+
+
+@sampled.mistake(
     "You leave the losses out. This says in which direction each choice becomes likelier; what makes a choice worth it or not?"
 )
 def losses_left_out(weights, picks, losses, baseline=0.0):
@@ -1847,8 +1978,7 @@ def as_a_product(weights, picks, losses, baseline=0.0):
 
 sampled.hints(
     "One try first: a vector as long as there are keys, 1 at the pick and 0 elsewhere, minus the weights, times one number.",
-    "`np.eye(m)[picks]` gives a one-hot row for each try. The losses, with the baseline taken from them, become a column beside it.",
-    "Gains = losses - baseline. Rows = one-hot choices - weights. Multiply each row by its gain and average over the tries.",
+    "`np.eye(m)[picks]` gives a one-hot row for each try. Take the weights away, multiply each row by its gain, loss - baseline, and average over the tries.",
 )
 sampled.errors(
     (
@@ -1877,7 +2007,7 @@ who_learns = Quiz(
     {
         "a": ("None: a choice stops every gradient.", "It stops those of the choice. The value that was read passes through unchanged, and its gradient with it."),
         "b": ("That of the queries alone.", "A small nudge of a query leaves the best key the best, and the output as it was."),
-        "c": ("That of the values that were read.", "Yes: what is read can still become better. Who reads it can not, because queries and keys hear nothing."),
+        "c": ("That of the values that were read.", "Yes: what is read can still become better. Which one is read cannot, because queries and keys hear nothing."),
         "d": ("All three, once a framework takes care of it.", "A framework differentiates the program that it is given, and that of argmax is flat: 0 for queries and keys."),
     },
     right="c",
@@ -1897,12 +2027,12 @@ smaller_step = Quiz(
 
 baseline_does = Quiz(
     "3.d",
-    "A router learns from sampled tries. What does a baseline, the same number taken from every loss, change?",
+    "Queries learn from sampled tries. What does a baseline, the same number taken from every loss, change?",
     {
         "a": ("The direction that the estimate has on average.", "Not on average: the mean of one-hot minus weights is 0, so a constant factor adds 0."),
-        "b": ("How much the estimates scatter.", "Yes: with losses near 50, every try would pull hard at its own score, good or bad. Around 0 the good ones pull one way and the bad ones the other."),
+        "b": ("How much the estimates scatter.", "Yes: were all losses near 50, every try would pull hard at its own score, good or bad. Around 0 the good ones pull one way and the bad ones the other."),
         "c": ("Nothing: it cancels in every single estimate.", "It cancels in the mean over all possible tries, and not in a handful of them."),
-        "d": ("It keeps the losses positive, which the logarithm needs.", "The logarithm is that of the weight. The losses enter as factors and may have any sign."),
+        "d": ("It keeps the losses positive, which the logarithm needs.", "The logarithm is that of the weight, log w_j. The losses enter as factors and may have any sign."),
     },
     right="b",
 )  # fmt: skip

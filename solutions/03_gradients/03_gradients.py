@@ -3,7 +3,7 @@
 #
 # You pass a loss back through attention by hand, check every slope by measuring it, and let queries learn what to ask.
 #
-# 130 min · CPU · NumPy · needs 02
+# 165 min · CPU · NumPy · needs 02
 
 # %% [markdown]
 # When you have finished, you will be able to
@@ -98,10 +98,10 @@ for eps in (0.1, 0.01, 0.001):
 # %% [markdown]
 # ### Exercise 3.1 · A slope for every number (6 points · 15 min · about 6 lines)
 #
-# Write `numerical_gradient(f, x, eps)`. `x` is an array of any shape, of floats or whole numbers; `f` takes an array of
-# that shape and returns one number. Return an array of floats shaped like `x`. Each entry is the central difference of
-# `f` when that entry alone is nudged by `eps`, up and down. `f` may use `x` itself, as `lambda q: loss(attention(q, x, x))`
-# does, so do not write into `x`, not even for a moment.
+# Write `numerical_gradient(f, x, eps)`. `x` is an array of any shape, also `()`, of floats or whole numbers; `f` takes
+# an array of that shape and returns one number. Return an array of floats shaped like `x`. Each entry is the central
+# difference of `f` when that entry alone is nudged by `eps`, up and down. `f` may use `x` itself, as
+# `lambda q: loss(attention(q, x, x))` does, so do not write into `x`, not even for a moment.
 #
 # By hand: x[0] · x[1] at (2, 5) with eps = 0.5 gives (2.5 · 5 - 1.5 · 5) / 1 = 5 and (2 · 5.5 - 2 · 4.5) / 1 = 2.
 
@@ -128,21 +128,21 @@ print(numerical_gradient(np.sum, np.array([[1, 2, 3], [4, 5, 6]]), 0.25))
 check("3.1", numerical_gradient)
 
 # %% [markdown] teacher="3.1"
-# **Why this works.** Expand f(x ± ε): the even terms cancel in the difference, so the first error left is ε²/6 times the
-# third derivative. **Common wrong turns.** Nudging x in place is right in many courses and wrong as soon as f closes over
-# x; `x.copy()` of whole numbers swallows the nudge; `/ 2 * eps`. **Another way.** One unit vector for each entry,
-# reshaped like x: `f(x + eps * unit)`.
+# **Why this works.** Expand f(x ± ε): the even terms cancel in the difference, so the first error left is ε²/6 times
+# the third derivative. **Common wrong turns.** Nudging x in place is right in many courses and wrong as soon as f
+# closes over x; `x.copy()` of whole numbers swallows the nudge; `/ 2 * eps`; `reshape(-1)` of a copy of `x.T`, which is
+# a copy again. **Another way.** One unit vector for each entry, reshaped like x: `f(x + eps * unit)`.
 
 # %% [markdown]
-# A gradient by hand and a measured one never agree in every digit. How far apart are they? A difference of 0.001 is
-# little beside slopes of 100 and everything beside slopes of 0.001, so it has to be taken **relative** to them.
+# A gradient by hand and a measured one never agree in every digit. A difference of 0.001 is little beside slopes of 100
+# and everything beside slopes of 0.001, so it has to be taken **relative** to them.
 
 # %% [markdown]
-# ### Exercise 3.2 · Do two gradients agree? (5 points · 8 min · about 4 lines)
+# ### Exercise 3.2 · Do two gradients agree? (5 points · 10 min · about 4 lines)
 #
 # Write `gradient_error(analytic, numeric)` for two arrays of one shape, of floats or whole numbers. Return one number: the
-# largest difference of two entries, divided by the largest entry of the two arrays, all without their signs. Tiny
-# gradients count like large ones. If both are 0 throughout, they agree, and the answer is 0. If either holds a NaN, the answer is NaN: a check
+# largest |a - b| of two entries at the same place, over the largest |entry| of either array. Tiny gradients count like
+# large ones. If both are 0 throughout, they agree, and the answer is 0. If either holds a NaN, the answer is NaN: a check
 # that cannot fail is none. Do not write into the arrays.
 #
 # By hand: (1, 0) and (0.5, 0) differ by 0.5 at most, and the largest entry is 1, so the error is 0.5.
@@ -169,17 +169,18 @@ check("3.2", gradient_error)
 # %% [markdown] teacher="3.2"
 # **Why this works.** One wrong entry among a million is as visible as one among two, which no mean or norm can promise,
 # and entries near 0 do no harm. **Common wrong turns.** An error entry by entry, which is 1 or NaN wherever a slope is
-# really 0; 1e-8 in the denominator; `if largest > 0`, which is False for NaN and lets it pass as 0. **Another way.** Norms:
+# really 0; 1e-8 in the denominator; `if largest > 0`, which is False for NaN and lets it pass as 0; Python's `max`,
+# which loses a NaN that stands second; a guard that asks whether the sums are 0. **Another way.** Norms:
 # ‖a - n‖ / (‖a‖ + ‖n‖) is common too.
 
 # %% [markdown]
 # ### The best step is not the smallest
 #
-# Now measure the gradient of the soft lookup's loss with 23 values of ε, from ½ down to 10⁻¹⁴, and compare with the exact
+# Now measure the gradient of the soft lookup's loss with 23 values of ε, from ½ down to 2⁻⁴⁵, and compare with the exact
 # one, which you will write below. Which ε gives the central difference with the smallest error?
 
 # %%
-my_guess = None  # your guess: the best ε as a power of ten; -3 stands for 0.001
+my_guess = None  # your guess: the best ε itself, such as 1e-3
 
 # %%
 exact, _, _ = attn_ref.attention_backward(asks, x, x, 2 * (soft(asks) - wanted) / wanted.size)
@@ -190,7 +191,7 @@ for eps in steps:
     errors["one-sided"].append(attn_ref.gradient_error(exact, np.array([gains]) / eps))
     central = attn_ref.numerical_gradient(lambda query: loss(soft(query)), asks, eps)
     errors["central"].append(attn_ref.gradient_error(exact, central))
-guess(my_guess, measured=np.log10(steps[np.argmin(errors["central"])]).round(1))
+guess(my_guess, measured=steps[np.argmin(errors["central"])])
 
 # %% [markdown]
 # Neither the largest nor the smallest. Both kinds of difference, on logarithmic axes (10⁻⁵ is near 2⁻¹⁷):
@@ -201,7 +202,7 @@ plots.lines(steps, errors, "Error of a measured gradient", "ε", "error", logx=T
 # %% [markdown]
 # Read from the right. A smaller ε helps at first, and the central curve falls twice as steeply. Then both turn: a loss
 # has 16 digits, the last one is rounding, and the division by ε magnifies it. The best central step is near 10⁻⁵, with
-# an error near 10⁻¹⁰. Never expect 0, and suspect a bug at 10⁻³.
+# an error under 10⁻¹⁰. Never expect 0, and suspect a bug at 10⁻³.
 
 # %% [markdown]
 # ## The way back: who should have weighed more?
@@ -229,7 +230,7 @@ plots.bars(d_weights[0], sentence.TOKENS, "What a little more weight would do", 
 # $$ds_i = \sum_j \frac{\partial w_j}{\partial s_i}\, dw_j$$
 
 # %% [markdown]
-# ### Exercise 3.3 · Back through softmax (5 points · 12 min · about 2 lines)
+# ### Exercise 3.3 · Back through softmax (5 points · 18 min · about 2 lines)
 #
 # Write `softmax_vjp(weights, grad)`. (A *vjp*, vector-Jacobian product, is such a sum; the table itself need not be
 # written down.) `weights` (..., n) are shares along the last axis, `grad` is their gradient, of the same shape. Return the
@@ -241,7 +242,7 @@ plots.bars(d_weights[0], sentence.TOKENS, "What a little more weight would do", 
 
 # %% exercise="3.3"
 def softmax_vjp(weights, grad):
-    """What reaches the scores of what reaches the weights, along the last axis.  (..., n) twice -> (..., n)"""
+    """The gradient of the scores from that of the weights, along the last axis.  (..., n) twice -> (..., n)"""
     ### BEGIN SOLUTION
     average = (weights * grad).sum(axis=-1, keepdims=True)
     return weights * (grad - average)
@@ -268,7 +269,7 @@ plots.bars(both, sentence.TOKENS, "What reaches the weights, and the scores", "g
 
 # %% [markdown]
 # The hatched bars sum to 0, because raising all scores together does nothing. A key is compared with the row's average,
-# weighted by the shares, here 0.03: what lies below should rise, what lies above should fall.
+# weighted by the shares: what lies below should rise, what lies above should fall.
 
 # %% [markdown]
 # ### Break it: the diagonal alone
@@ -306,7 +307,7 @@ print(f"error of dA: {attn_ref.gradient_error(d_c @ b.T, measured_a):.0e}")
 print(f"error of dB: {attn_ref.gradient_error(a.T @ d_c, measured_b):.0e}")
 
 # %% [markdown]
-# ### Exercise 3.4 · Back through attention (7 points · 20 min · about 6 lines)
+# ### Exercise 3.4 · Back through attention (7 points · 25 min · about 6 lines)
 #
 # Write `attention_backward(q, k, v, weights, grad_out)`; return the gradients `(dq, dk, dv)`, each shaped like its array.
 # q is (..., n_q, d), k (..., n_k, d), v (..., n_k, d_v), with the same leading axes or none. `weights` (..., n_q, n_k) are
@@ -321,7 +322,7 @@ print(f"error of dB: {attn_ref.gradient_error(a.T @ d_c, measured_b):.0e}")
 
 # %% exercise="3.4"
 def attention_backward(q, k, v, weights, grad_out):
-    """The gradients of softmax(q kᵀ / √d) v for one of its output.  -> dq, dk, dv, shaped like q, k, v"""
+    """The gradients of softmax(q kᵀ / √d) v, given that of its output.  -> dq, dk, dv, shaped like q, k, v"""
     ### BEGIN SOLUTION
     scale = q.shape[-1] ** -0.5
     dv = np.swapaxes(weights, -1, -2) @ grad_out
@@ -382,7 +383,8 @@ print(f"measured:             {attn_ref.gradient_error(reference, measured):.0e}
 # ### Count, then time
 #
 # Forward there are two matrix products, backward four of the same size: all slopes for the price of about two lookups.
-# Differences cost two lookups for *each* number. How many times as long do they take, for q, k and v of 16 rows by 4?
+# (`attn_ref`'s is given no weights and repeats the forward pass first.) Differences cost two
+# lookups for *each* number. How many times as long do they take, for q, k and v of 16 rows by 4?
 
 # %%
 my_guess = None  # your guess: time by differences over time by hand
@@ -406,7 +408,7 @@ print("lookups by differences:", 2 * qkv.size)
 guess(my_guess, measured=round(compared.ratio("by differences", "by hand")), unit="times")
 
 # %% [markdown]
-# Some hundred times, for 192 numbers. With 1,024 tokens and d = 64 there would be 196,608 of them: differences are for
+# A few hundred times, for 192 numbers. With 1,024 tokens and d = 64 there would be 196,608 of them: differences are for
 # checking.
 
 # %% [markdown]
@@ -539,9 +541,8 @@ heard = {
 {name: float(np.abs(slopes).max()) for name, slopes in heard.items()}
 
 # %% [markdown]
-# You may read that a hard choice “cuts the gradient, so the model cannot be trained”. More precisely: what is read can
-# still be trained, for the values hear something. The *routing* cannot: its slopes exist almost everywhere, and are 0. (Only
-# where two keys tie is there a cliff, and no slope.)
+# The values hear something, so what is read can still be trained. The *routing* cannot: its slopes are 0. (Only where two
+# keys tie is there a cliff, and no slope.)
 #
 # At the start 3 of the 48 queries have the right key as their best, which is what chance gives. How many have it
 # after 300 steps of soft training? (lr is large, because the loss is a mean over 48 · 16 entries.)
@@ -612,13 +613,13 @@ plots.lines(temperatures, {"dq": lengths}, title, "temperature", label, logx=Tru
 # been soft.
 
 # %% [markdown]
-# ### Exercise 3.6 · Choose hard, learn soft (5 points · 12 min · about 4 lines)
+# ### Exercise 3.6 · Choose hard, learn soft (5 points · 15 min · about 4 lines)
 #
 # Write `straight_through(keys, values, targets, queries)` for arrays as in 3.5. Return `(output, dqueries)`. `output`
 # (n, d_v) is the value of each query's best key, and the loss is the mean of (output - target)² over all its entries.
 # `dqueries` (n, d) is what a soft lookup with the scale 1/√d passes back to the queries, when given the gradient of that
-# loss as its d_out. Ties are not judged, small leads are. Arrays may hold whole numbers, and may not be written to. Build on what 3.5 may
-# use.
+# loss as its d_out. No keys tie, but one may lead by very little. Arrays may hold whole numbers, and may not be written
+# to. Build on what 3.5 may use.
 #
 # By hand: keys (1, 0, 0, 0) and (0, 1, 0, 0), values 4 and 0, target 1, query (1, 0, 0, 0). The output is 4, so d_out =
 # 2 · (4 - 1) = 6. The soft weights are 0.622 and 0.378, d_weights = (24, 0), d_scores = (5.64, -5.64) and
@@ -683,12 +684,13 @@ plots.lines(range(0, 301, 10), race, "Queries that choose rightly", "step", "of 
 # loss *on average*, $\sum_j w_j L_j$. Its gradient by the scores is your 3.3, with L in place of `grad`; but a try
 # reveals only one L.
 #
-# Take that L times the vector **one-hot**(j) - w, which is 1 at the drawn place and 0 elsewhere, minus all weights. As key j
-# is drawn with probability $w_j$, these vectors average to the gradient. This is the **score-function** estimate, known as
-# REINFORCE. A constant taken from every L, a **baseline**, changes nothing on average, since one-hot(j) - w averages to 0.
+# Take that L times the vector **one-hot**(j) - w, which is 1 at the drawn place and 0 elsewhere, minus all weights: the
+# gradient of $\log w_j$ by the scores. As key j is drawn with probability $w_j$, these vectors average to the gradient. This
+# is the **score-function** estimate, known as REINFORCE. A constant taken from every L, a **baseline**, changes nothing on
+# average, since one-hot(j) - w averages to 0.
 
 # %% [markdown]
-# ### Exercise 3.7 · Learn from tries alone (6 points · 12 min · about 3 lines)
+# ### Exercise 3.7 · Learn from tries alone (6 points · 15 min · about 3 lines)
 #
 # Write `sampled_gradient(weights, picks, losses, baseline=0.0)` for one query. `weights` (m,) are its shares. Try i drew the
 # key `picks[i]` and led to `losses[i]`, both of shape (n,). Return (m,): the mean over the tries of (loss - baseline) times
@@ -764,8 +766,8 @@ ends = {name.replace("-", "-\n"): counted[-1] for name, counted in race.items()}
 plots.bars(list(ends.values()), list(ends), "Right choices after 300 steps", "of 48", limit=55)
 
 # %% [markdown]
-# Most arrive. The others became certain of a wrong key by accident, hardly ever try another, and so never learn that it
-# would be better. “Hard routing cannot be trained” is true of the plain gradient of the choice, and goes no further.
+# Most arrive. The others lean on a wrong key, hardly ever draw the right one, and so do not learn that it would be
+# better. “Hard routing cannot be trained” is true of the plain gradient of the choice, and goes no further.
 
 # %% [markdown]
 # ## Check yourself
@@ -812,10 +814,9 @@ plots.bars(list(ends.values()), list(ends), "Right choices after 300 steps", "of
 # function such as your 3.3 for each. `torch.autograd.gradcheck` is your 3.1 and 3.2: central differences, by default with
 # ε = 10⁻⁶, and meant for float64.
 #
-# Hard routing is everywhere. A mixture of experts sends each token to its best few experts (Shazeer 2017) or to one (Switch
-# Transformer 2021); the chosen output is multiplied by its weight, and through that factor the router learns. VQ-VAE (2017)
-# picks codes with a straight-through gradient. *Show, Attend and Tell* (2015) trained soft attention by gradients and hard
-# attention by REINFORCE.
+# A mixture of experts sends each token to its best few experts (Shazeer 2017) or to one (Switch Transformer 2021); the
+# chosen output is multiplied by its weight, and through that factor the choice is learned. VQ-VAE (2017) picks codes with a
+# straight-through gradient.
 
 # %% [markdown]
 # ## Takeaways
@@ -837,8 +838,7 @@ progress(3)
 # - Williams, *Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning* (1992): REINFORCE.
 # - Bengio, Léonard and Courville, *Estimating or Propagating Gradients Through Stochastic Neurons for Conditional
 #   Computation* (2013): straight-through, which they credit to a lecture of Hinton's (2012).
-# - Xu and others, *Show, Attend and Tell* (2015): soft and hard attention side by side.
-# - Jang, Gu and Poole, *Categorical Reparameterization with Gumbel-Softmax* (2016): soft samples that can be cooled.
+# - Xu and others, *Show, Attend and Tell* (2015): soft attention, and hard attention by REINFORCE.
 # - van den Oord, Vinyals and Kavukcuoglu, *Neural Discrete Representation Learning* (2017): VQ-VAE.
 # - Shazeer and others, *Outrageously Large Neural Networks* (2017); Fedus, Zoph and Shazeer, *Switch Transformers* (2021).
 #
