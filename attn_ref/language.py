@@ -45,7 +45,7 @@ def generate(model, prompt, n, caches=None, *, generator=None, temperature=1.0):
     Without a generator each new token is the likeliest one. With a `torch.Generator` tokens are drawn from
     softmax(logits / temperature). With `caches`, one for each layer, each step computes one position and the tokens are
     the same; without them each step computes all positions again. The last new token does not enter the caches.
-    Source: chapter 09, exercise 9.2.
+    Source: chapter 09, exercise 9.3.
 
     >>> from attn_ref.tiny_lm import TinyLM
     >>> model = TinyLM(vocab_size=11, d_model=12, n_layers=1, n_heads=2)

@@ -34,6 +34,7 @@ PICTURES = {
     "head_view": lambda: plots.head_view(np.stack([SHARES] * 5), WORDS[:2], WORDS, "heads", only=1),
     "head_lines": lambda: plots.head_lines(np.stack([SHARES] * 5), WORDS[:2], WORDS, "lines", head=1),
     "roofline": lambda: plots.roofline({"decode": 1.0, "prefill": (400, 3e14)}, 989e12, 3.35e12),
+    "slots": lambda: plots.slots({"block 0": [("a", "a0"), ("a", "a1")], "block 1": [("b", "b0"), None]}, "a pool"),
     "tile_walk": lambda: plots.tile_walk(37, 53, 8, 16, causal=True, step=5),
     "time_and_memory": lambda: plots.time_and_memory(
         [512, 1000], {"ours": ([1, 4], [2, 3]), "naive": ([3, NAN], [8, NAN])}
@@ -51,6 +52,7 @@ TOLD = {
     "head_lines": "5 heads of 2 queries and 3 keys. Head 1: the strongest link is the → sat (0.67).",
     "roofline": "peak 989 TFLOP/s, ridge at 295 FLOP/byte. decode: 1 FLOP/byte, ≤ 3.35 TFLOP/s, bound by memory; "
     "prefill: 400 FLOP/byte, 30% of the roof, bound by compute",
+    "slots": "Slots of memory “a pool”. block 0: a0, a1; block 1: b0, free",
     "tile_walk": "5 by 4 tiles of 8 queries and 16 keys: 9 computed whole, 5 masked inside, 6 skipped. "
     "Step 5 is at tile row 2, column 0.",
     "time_and_memory": "ours takes 4 ms and 3 MiB at 1000 tokens; naive takes 3 ms and 8 MiB at 512 tokens",
@@ -332,6 +334,17 @@ WRONG = {
         "endless speed": (({"a": (1, np.inf)}, 1e12, 1e11), {}, "point 'a' must be finite"),
         "no peak": (({"a": 1}, 0, 1e11), {}, "peak_flops_per_s must be greater than 0"),
         "a bandwidth in words": (({"a": 1}, 1e12, "3 TB/s"), {}, "bytes_per_s must be a number"),
+    },
+    "slots": {
+        "bare rows": (([[None]],), {}, "rows must be a dictionary"),
+        "nothing": ((None,), {}, "rows must be a dictionary"),
+        "no row": (({},), {}, "rows is empty"),
+        "a row without slots": (({"a": []},), {}, "row 'a' must be a list of slots, not empty"),
+        "a row in words": (({"a": "a0 a1"},), {}, "row 'a' must be a list of slots.* got str"),
+        "a row of nothing": (({"a": None},), {}, "row 'a' must be a list of slots.* got NoneType"),
+        "a bare number": (({"a": [None, 3]},), {}, r"row 'a' must be None or a pair \(owner, text\), got 3"),
+        "a bare text": (({"a": ["a0"]},), {}, r"must be None or a pair \(owner, text\), got 'a0'"),
+        "three things": (({"a": [("a", 0, 1)]},), {}, r"must be None or a pair \(owner, text\)"),
     },
     "tile_walk": {
         "less than no query": ((-1, 8, 4, 4), {}, "n_q must be at least 0"),

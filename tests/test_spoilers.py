@@ -36,6 +36,7 @@ NEVER_NEGATIVE = {"absolute", "never negative"}
 TRUE_OR_FALSE = {"absolute", "whole numbers"}  # which leave truth values as they are
 A_COUNT = ONE_AXIS | NEVER_NEGATIVE | {"squeezed", "sorted", "whole numbers"}  # one whole number, 0 or more
 A_COUNT |= {"rounded to 3 decimals", "rounded to 6 decimals"}
+WHOLE = {"whole numbers", "rounded to 3 decimals", "rounded to 6 decimals"}
 HARMLESS = {
     "0.1": NO_THIRD_AXIS,
     "0.2": NO_THIRD_AXIS,
@@ -71,6 +72,9 @@ HARMLESS = {
     "5.7": {"turned where square"},  # the reference charges later keys alike, and they are not judged
     "5.8": NO_THIRD_AXIS | NEVER_NEGATIVE | {"without a last axis of 1"},  # angles of positions from 0 on, d >= 4
     **dict.fromkeys(("8.1", "8.2", "8.3", "8.4", "8.5", "8.7"), A_COUNT),
+    "9.2": {"turned where square"},  # the output has one row
+    "9.3": NO_THIRD_AXIS | NEVER_NEGATIVE | WHOLE,
+    "9.8": ONE_AXIS | NEVER_NEGATIVE | WHOLE | {"squeezed", "sorted"},  # one count
 }
 
 

@@ -11,6 +11,7 @@ from attn_ref.plots.charts import arrows, bars, histogram, lines
 from attn_ref.plots.head_lines import head_lines
 from attn_ref.plots.heads import head_view
 from attn_ref.plots.maps import formula, mask, masks, matrices, matrix, scores, weights
+from attn_ref.plots.memory import slots
 from attn_ref.plots.roofline import roofline
 from attn_ref.plots.scaling import time_and_memory
 from attn_ref.plots.style import Picture
@@ -32,6 +33,7 @@ __all__ = [
     "matrix",
     "roofline",
     "scores",
+    "slots",
     "tile_walk",
     "time_and_memory",
     "weights",
