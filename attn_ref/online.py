@@ -2,7 +2,7 @@
 
     m' = max(m, max s)    l' = e^(m - m') l + Σ e^(s - m')    acc' = e^(m - m') acc + e^(s - m') v    out = acc / l
 
-Derived in course/10_tiles. Sources: Milakov & Gimelshein (2018) for the sum; Rabe & Staats (2021) and Dao et al. (2022)
+Derived in course/10. Sources: Milakov & Gimelshein (2018) for the sum; Rabe & Staats (2021) and Dao et al. (2022)
 for the output. The state of two halves merges into that of the whole, in any order, so that any tiling gives the same.
 """
 

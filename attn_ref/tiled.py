@@ -2,7 +2,7 @@
 
     for each block of queries:  walk the blocks of keys it can see, keep (m, l, acc), write acc / l once
 
-Derived in course/10_tiles. No array has n_q × n_k entries; tiles that no query of a block can see are never touched.
+Derived in course/10. No array has n_q × n_k entries; tiles that no query of a block can see are never touched.
 Sources: Dao et al. (2022), algorithms 1 and 4; Dao (2023) for the order of the loops.
 """
 

@@ -2,7 +2,7 @@
 
     q (B, Hq, Nq, D)   k (B, Hkv, Nk, D)   v (B, Hkv, Nk, Dv)   →   out (B, Hq, Nq, Dv), lse (B, Hq, Nq)
 
-Derived in course/12_triton, from the tiles of course/10_tiles. The walk comes twice: over the edges, where some queries
+Derived in course/12_triton, from the tiles of course/10. The walk comes twice: over the edges, where some queries
 see only some keys, and over the tiles between, which need no mask. Source: Dao (2023), FlashAttention-2, algorithm 1.
 """
 

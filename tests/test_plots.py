@@ -13,6 +13,7 @@ from attn_ref.masks import causal_mask, sliding_window_mask
 from attn_ref.plots import style
 from attn_ref.sentence import EMBEDDINGS, TOKENS
 from attn_ref.softmax import softmax
+from autograder.reports.safe_html import made_safe
 
 SHARES = softmax(np.arange(6.0).reshape(2, 3))
 WORDS = ("the", "cat", "sat")
@@ -30,6 +31,7 @@ PICTURES = {
     "lines": lambda: plots.lines([1, 2], {"a": [3, 4], "b": [4, 3]}),
     "histogram": lambda: plots.histogram({"a": np.arange(9.0)}),
     "arrows": lambda: plots.arrows({"cat": (1, 0.5)}),
+    "film": lambda: plots.film([plots.tile_walk(6, 6, 2, 3, causal=True, step=step) for step in (1, 2)]),
     "formula": lambda: plots.formula(EMBEDDINGS, TOKENS),
     "head_view": lambda: plots.head_view(np.stack([SHARES] * 5), WORDS[:2], WORDS, "heads", only=1),
     "head_lines": lambda: plots.head_lines(np.stack([SHARES] * 5), WORDS[:2], WORDS, "lines", head=1),
@@ -48,6 +50,7 @@ TOLD = {
     "bars": "a: 0 0.10, 1 0.90; b: 0 0.50",
     "lines": "a goes from 3 to 4; b goes from 4 to 3",
     "arrows": "cat at (1, 0.5)",
+    "film": "The first of 2 pictures. Walk over 3 by 2 tiles",
     "head_view": "5 heads of 2 queries and 3 keys. Head 0: most looked at: cat → sat (0.67).",
     "head_lines": "5 heads of 2 queries and 3 keys. Head 1: the strongest link is the → sat (0.67).",
     "roofline": "peak 989 TFLOP/s, ridge at 295 FLOP/byte. decode: 1 FLOP/byte, ≤ 3.35 TFLOP/s, bound by memory; "
@@ -172,6 +175,13 @@ def test_a_length_that_was_not_measured_ends_the_line():
         naive = next(line for line in axes.lines if line.get_label() == "naive")
         assert np.isnan(naive.get_ydata()[-1]) and np.isfinite(naive.get_ydata()[0])
         assert [text.get_text() for text in axes.get_xticklabels()] == ["512", "1000"]
+
+
+def test_a_film_shows_every_picture_where_no_script_runs():
+    steps = [plots.tile_walk(6, 6, 2, 3, causal=True, step=step) for step in (1, 2, 3)]
+    left = made_safe(plots.film(steps)._repr_html_())
+    assert left.count("<img ") == 3 and "script" not in left
+    assert html.escape(steps[2].alt, quote=True) in left
 
 
 def test_series_differ_in_more_than_colour():
@@ -345,6 +355,15 @@ WRONG = {
         "a bare number": (({"a": [None, 3]},), {}, r"row 'a' must be None or a pair \(owner, text\), got 3"),
         "a bare text": (({"a": ["a0"]},), {}, r"must be None or a pair \(owner, text\), got 'a0'"),
         "three things": (({"a": [("a", 0, 1)]},), {}, r"must be None or a pair \(owner, text\)"),
+    "film": {
+        "nothing": ((None,), {}, "pictures must be a list such as .* got NoneType"),
+        "one picture": ((plots.matrix(np.eye(2)),), {}, "pictures must be a list .* got Picture"),
+        "by name": (({"a": plots.matrix(np.eye(2))},), {}, "pictures must be a list .* got dict"),
+        "text": (("ab",), {}, "pictures must be a list .* got str"),
+        "no picture": (([],), {}, "pictures is empty"),
+        "an array": (([np.eye(2)],), {}, r"pictures\[0\] must be a Picture .* got ndarray"),
+        "a gap": (([plots.matrix(np.eye(2)), None],), {}, r"pictures\[1\] must be a Picture .* got NoneType"),
+        "a film": (([plots.film([plots.matrix(np.eye(2))])],), {}, r"pictures\[0\] must be a Picture .* got Film"),
     },
     "tile_walk": {
         "less than no query": ((-1, 8, 4, 4), {}, "n_q must be at least 0"),

@@ -37,6 +37,9 @@ TRUE_OR_FALSE = {"absolute", "whole numbers"}  # which leave truth values as the
 A_COUNT = ONE_AXIS | NEVER_NEGATIVE | {"squeezed", "sorted", "whole numbers"}  # one whole number, 0 or more
 A_COUNT |= {"rounded to 3 decimals", "rounded to 6 decimals"}
 WHOLE = {"whole numbers", "rounded to 3 decimals", "rounded to 6 decimals"}
+# A whole number, above 0: nothing to round, to sort or to turn.
+A_COUNT = ONE_AXIS | NEVER_NEGATIVE | {"squeezed", "sorted"}
+A_COUNT |= {"rounded to 3 decimals", "rounded to 6 decimals", "whole numbers"}
 HARMLESS = {
     "0.1": NO_THIRD_AXIS,
     "0.2": NO_THIRD_AXIS,
@@ -75,6 +78,11 @@ HARMLESS = {
     "9.2": {"turned where square"},  # the output has one row
     "9.3": NO_THIRD_AXIS | NEVER_NEGATIVE | WHOLE,
     "9.8": ONE_AXIS | NEVER_NEGATIVE | WHOLE | {"squeezed", "sorted"},  # one count
+    "10.1": NO_THIRD_AXIS,
+    "10.3": NO_THIRD_AXIS,
+    "10.4": A_COUNT,
+    "10.5": A_COUNT,
+    "10.6": NO_THIRD_AXIS,
 }
 
 

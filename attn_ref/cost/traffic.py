@@ -2,7 +2,7 @@
 
     naive  q + k + v + out + 4·(n_q × n_k)        tiled  q + out + (visited tiles)·(a tile of k and of v)
 
-Derived in course/08_cost (each array once) and 10_tiles. A tile of queries stays in fast memory while tiles of keys
+Derived in course/08_cost (each array once) and 10. A tile of queries stays in fast memory while tiles of keys
 and values pass by, so that scores and weights never leave it; larger tiles, fewer passes.
 """
 

@@ -1,4 +1,4 @@
-"""The walk over tiles: which a kernel computes, in which order, which it never touches. Derived in course/10_tiles."""
+"""The walk over tiles: which a kernel computes, in which order, which it never touches. Derived in course/10."""
 
 import matplotlib.patches
 import numpy as np
