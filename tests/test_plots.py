@@ -355,6 +355,7 @@ WRONG = {
         "a bare number": (({"a": [None, 3]},), {}, r"row 'a' must be None or a pair \(owner, text\), got 3"),
         "a bare text": (({"a": ["a0"]},), {}, r"must be None or a pair \(owner, text\), got 'a0'"),
         "three things": (({"a": [("a", 0, 1)]},), {}, r"must be None or a pair \(owner, text\)"),
+    },
     "film": {
         "nothing": ((None,), {}, "pictures must be a list such as .* got NoneType"),
         "one picture": ((plots.matrix(np.eye(2)),), {}, "pictures must be a list .* got Picture"),

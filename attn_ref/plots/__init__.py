@@ -8,8 +8,8 @@ Read `style` first; the others each use it and not each other, but for `head_lin
 
 from attn_ref.plots.batches import batches
 from attn_ref.plots.charts import arrows, bars, histogram, lines
-from attn_ref.plots.head_lines import head_lines
 from attn_ref.plots.film import film
+from attn_ref.plots.head_lines import head_lines
 from attn_ref.plots.heads import head_view
 from attn_ref.plots.maps import formula, mask, masks, matrices, matrix, scores, weights
 from attn_ref.plots.memory import slots
