@@ -20,14 +20,21 @@ console = Console(highlight=False)
 Chapter = Annotated[str, typer.Argument(help="A chapter's number, such as 02.")]
 
 
-def chapter_of(text):
-    """The chapter that a number, or a folder's name, stands for."""
-    from autograder.exercise import chapters, load_chapter
+def number_of(text):
+    """The chapter's number that a number, or a folder's name, stands for."""
+    from autograder.exercise import chapters
 
     digits = text.split("_")[0]
     if not digits.isdigit() or int(digits) not in chapters():
         stop(f"there is no chapter {text!r}; the chapters are {', '.join(f'{n:02d}' for n in chapters())}")
-    return load_chapter(int(digits))
+    return int(digits)
+
+
+def folder_named(text):
+    """The folder of the chapter that a number, or a folder's name, stands for."""
+    from autograder.exercise import folder_of
+
+    return folder_of(number_of(text))
 
 
 @app.command()
@@ -40,7 +47,7 @@ def lab(
     from autograder.build import ROOT
     from autograder.lab import has_screen, lab_command, lab_environment
 
-    folder = chapter_of(chapter).folder
+    folder = folder_named(chapter)
     notebook = ROOT / "course" / folder / f"{folder}.ipynb"
     if not notebook.is_file():
         stop(f"{notebook} is missing; run: make notebooks")
@@ -54,7 +61,7 @@ def progress(chapter: Annotated[str | None, typer.Argument(help="One chapter; al
     """Show what is solved."""
     from autograder import record
 
-    only = chapter_of(chapter).number if chapter else None
+    only = number_of(chapter) if chapter else None
     table = Table(box=None, pad_edge=False)
     for column, justify in (
         ("", "left"),
@@ -65,16 +72,14 @@ def progress(chapter: Annotated[str | None, typer.Argument(help="One chapter; al
         ("hints", "right"),
     ):
         table.add_column(column, justify=justify)
-    for one, rows in record.table():
-        if only in (None, one.number):
-            earned, points = sum(s.best for _, s in rows), sum(e.points for e, _ in rows)
-            table.add_row(
-                "", f"[bold]{one.number:02d} {one.topic.replace('_', ' ')}[/]", f"{earned:g}", f"{points:g}", "", ""
-            )
-            for exercise, standing in rows:
-                mark = "✓" if standing.best >= exercise.points else "◐" if standing.best else "·"
-                cells = (f"{standing.best:g}", f"{exercise.points:g}", f"{standing.tries}", f"{standing.hints}")
-                table.add_row(mark, f"{exercise.id} {exercise.title}", *cells)
+    for folder, rows, missing in record.table(only):
+        earned, points = sum(s.best for _, s in rows), sum(e.points for e, _ in rows)
+        name = f"[bold]{folder.replace('_', ' ')}[/]" + (f" needs {missing}: attn doctor" if missing else "")
+        table.add_row("", name, *(("", "") if missing else (f"{earned:g}", f"{points:g}")), "", "")
+        for exercise, standing in rows:
+            mark = "✓" if standing.best >= exercise.points else "◐" if standing.best else "·"
+            cells = (f"{standing.best:g}", f"{exercise.points:g}", f"{standing.tries}", f"{standing.hints}")
+            table.add_row(mark, f"{exercise.id} {exercise.title}", *cells)
     console.print(table)
 
 
@@ -98,7 +103,7 @@ def reset(chapter: Chapter):
     """Put a chapter's notebook back as it was, keeping a copy of yours."""
     from autograder.build import ROOT, keep_copy, release_bytes
 
-    folder = chapter_of(chapter).folder
+    folder = folder_named(chapter)
     path = ROOT / "course" / folder / f"{folder}.ipynb"
     fresh = release_bytes(folder, ROOT)
     if path.exists() and path.read_bytes() == fresh:
@@ -128,7 +133,7 @@ def build(chapter: Annotated[str | None, typer.Argument(help="One chapter; all b
     from autograder import build as building
 
     try:
-        building.build([chapter_of(chapter).folder] if chapter else None)
+        building.build([folder_named(chapter)] if chapter else None)
     except building.BuildError as error:
         stop(str(error))
 

@@ -100,7 +100,7 @@ def grade_one(
     no_sandbox: Annotated[bool, typer.Option("--no-sandbox", help=NO_SANDBOX)] = False,
 ):
     """Grade one notebook without a gradebook, for systems that keep grades themselves."""
-    from autograder.cli import chapter_of
+    from autograder.cli import folder_named
     from autograder.grading.one import FORMATS, grade_file
     from autograder.grading.workers import GraderFailed
     from autograder.sandbox import Refused
@@ -109,7 +109,7 @@ def grade_one(
         stop(f"--format is one of {', '.join(FORMATS)}; it was given {format!r}")
     secret = int.from_bytes(os.urandom(6), "big") if seed is None else seed
     try:
-        text = grade_file(notebook, chapter_of(chapter).folder, format, secret, student, policy, no_sandbox)
+        text = grade_file(notebook, folder_named(chapter), format, secret, student, policy, no_sandbox)
     except (Refused, GraderFailed) as error:
         stop(str(error))
     if out is None:

@@ -192,6 +192,11 @@ def chapters():
     return {int(name[2:4]): name for name in names}
 
 
+def folder_of(number):
+    """The name of a chapter's folders, told without loading its definitions, which may import torch."""
+    return f"{number:02d}_{chapters()[number][5:]}"
+
+
 def module_of(number):
     """The full name of the module that defines a chapter's exercises."""
     return f"autograder.exercises.{chapters()[number]}"

@@ -104,13 +104,14 @@ def progress(chapter=None):
     if chapter is not None and not str(chapter).isdigit():
         return Message("No progress to show", f"progress takes a chapter's number, such as 2; it was given {chapter!r}")
     wanted = None if chapter is None else int(chapter)
-    lines = [
-        f"{_mark(standing.best, exercise.points)} {exercise.id} {exercise.title}: "
-        f"{card.of(standing.best, exercise.points)}"
-        for one, rows in record.table()
-        if wanted in (None, one.number)
-        for exercise, standing in rows
-    ]
+    lines = []
+    for folder, rows, missing in record.table(wanted):
+        lines += [f"{folder} needs {missing}; attn doctor says how to install it"] if missing else []
+        lines += [
+            f"{_mark(standing.best, exercise.points)} {exercise.id} {exercise.title}: "
+            f"{card.of(standing.best, exercise.points)}"
+            for exercise, standing in rows
+        ]
     title = "Your progress" if wanted is None else f"Your progress in chapter {wanted:02d}"
     return Message(title, "\n".join(lines) or f"there is no chapter {wanted}")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from autograder.exercise import chapters, load_chapter
+from autograder.exercise import chapters, folder_of, load_chapter
 
 _unsaved = []  # what could not be written, kept while this Python runs
 
@@ -75,13 +75,21 @@ def standings():
     return found
 
 
-def table():
-    """[(Chapter, [(Exercise, Standing)])] for the whole course, in order."""
-    known = standings()
-    return [
-        (chapter, [(exercise, known.get(exercise.id, Standing())) for exercise in chapter.exercises.values()])
-        for chapter in map(load_chapter, chapters())
-    ]
+def table(only=None):
+    """[(folder, [(Exercise, Standing)], library)] of the whole course or of one chapter, in order.
+
+    `library` names what is not installed and the chapter needs; there are no exercises then.
+    """
+    known, found = standings(), []
+    for number in chapters():
+        if only in (None, number):
+            try:
+                exercises, missing = load_chapter(number).exercises.values(), None
+            except ModuleNotFoundError as error:
+                exercises, missing = [], error.name
+            rows = [(exercise, known.get(exercise.id, Standing())) for exercise in exercises]
+            found.append((folder_of(number), rows, missing))
+    return found
 
 
 def _last_byte(file):

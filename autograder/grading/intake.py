@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autograder.exercise import chapters as chapter_numbers
-from autograder.exercise import load_chapter
+from autograder.exercise import folder_of
 from autograder.grading.gather import Found, gather, shown
 from autograder.grading.recognise import chapter_of, count_answered
 from autograder.grading.rescue import LARGEST_FILE, rescue
@@ -88,7 +88,7 @@ def take_in(source, chapters=None):
         raise IntakeError(f"there is no {source}; give a folder of <student>/<chapter>/<chapter>.ipynb, or a zip")
     if (source / "submitted").is_dir():  # a whole nbgrader course: what it made of submissions is beside them
         source = source / "submitted"
-    folders = [load_chapter(number).folder for number in chapter_numbers()]
+    folders = [folder_of(number) for number in chapter_numbers()]
     wanted = folders if chapters is None else list(chapters)
     files, unplaced = gather(source)
     units = _units(files, folders, unplaced)

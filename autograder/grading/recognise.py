@@ -6,19 +6,29 @@ from collections import Counter
 from autograder.exercise import chapters, load_chapter
 from autograder.grading.cells import slot_of
 
+NAMED = re.compile(r"(?:exercise|written)-(\d+)-\w+$")
+HEADED = re.compile(r"^### (?:Exercise|Question) (\d+)\.\w+ ·|^# (\d\d) · ", re.M)
+
 
 def chapter_of(cells):
-    """The Chapter whose cells these are, or None: by its exercises and questions, and among equals by its headings."""
+    """The Chapter whose cells these are, or None: by the names of its cells, then by headings.
+
+    Only where neither says anything, by what the cells define: that loads the definitions of every chapter.
+    """
+    named = Counter(int(found[1]) for cell in cells if (found := NAMED.match(cell.name or "")))
+    prose = "\n".join(cell.source for cell in cells if cell.kind != "code")
+    headed = Counter(int(found[1] or found[2]) for found in HEADED.finditer(prose))
+    votes = {number: (named[number], headed[number]) for number in chapters()}
+    best = max(votes, key=votes.get)  # the first of equals
+    if any(votes[best]):
+        return load_chapter(best)
     votes = Counter()
     for number in chapters():
         chapter = load_chapter(number)
         answers = sum(any(_is_answer(cell, one) for cell in cells) for one in chapter.exercises.values())
-        written = sum(any(cell.name == slot_of("written", one) for cell in cells) for one in chapter.written)
-        heading = re.compile(rf"^### (?:Exercise|Question) {number}\.\w+ ·|^# {number:02d} · ", re.M)
-        headings = sum(bool(heading.search(cell.source)) for cell in cells if cell.kind != "code")
-        votes[number] = (answers + written, headings)
-    best = max(votes, key=votes.get)  # the first of equals
-    return load_chapter(best) if any(votes[best]) else None
+        votes[number] = answers
+    best = max(votes, key=votes.get)
+    return load_chapter(best) if votes[best] else None
 
 
 def count_answered(cells, chapter):

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 from filelock import FileLock, Timeout
 
-from autograder.exercise import chapters, load_chapter, module_of
+from autograder.exercise import chapters, folder_of, load_chapter, module_of
 from autograder.grading import policy
 from autograder.grading.client import Budget
 from autograder.grading.intake import take_in
@@ -141,7 +141,7 @@ def stands(graded: Graded, before: dict) -> bool:
 def class_run(keeper, unplaced, level) -> ClassRun:
     """All that the gradebook holds, as the reports read it."""
     kept = keeper.kept()
-    folders = [load_chapter(number).folder for number in chapters()]
+    folders = [folder_of(number) for number in chapters()]
     used = {chapter for _, chapter in kept}
     shown = [(str(path), why) for path, why in unplaced]
     return ClassRun(
@@ -182,18 +182,18 @@ def _flag_copies(run):
     """Compare answers across the class, afresh each time: who handed in what may have changed."""
     handed = {(one.student, exercise): text for one in run.graded for exercise, text in one.answers.items()}
     by_student = {(one.student, one.chapter): one for one in run.graded}
-    for student, flag in policy.copies(handed, published()):
-        chapter = load_chapter(int(flag.exercise.split(".")[0])).folder
+    for student, flag in policy.copies(handed, published({one.chapter for one in run.graded})):
+        chapter = folder_of(int(flag.exercise.split(".")[0]))
         by_student[student, chapter].flags.append(flag)
 
 
-def published() -> dict[str, list[str]]:
-    """{exercise id: sources} of the solutions that the course itself publishes."""
+def published(folders: set[str]) -> dict[str, list[str]]:
+    """{exercise id: sources} of the solutions that the course itself publishes for these chapters."""
     from autograder.build import ROOT
     from autograder.grading.mend import answers
 
     found = {}
-    for number in chapters():
+    for number in (one for one in chapters() if folder_of(one) in folders):
         chapter = load_chapter(number)
         source = ROOT / "solutions" / chapter.folder / f"{chapter.folder}.ipynb"
         if source.is_file():
@@ -223,7 +223,7 @@ def _used(submissions):
     """What kernels need of the libraries that take longest to import, and the definitions of their exercises."""
     chapter_folders = {one.chapter for one in submissions}
     libraries = [name for name in HEAVY if any(name.encode() in one.notebook for one in submissions)]
-    return libraries + [module_of(number) for number in chapters() if load_chapter(number).folder in chapter_folders]
+    return libraries + [module_of(number) for number in chapters() if folder_of(number) in chapter_folders]
 
 
 def _cores():

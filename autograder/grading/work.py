@@ -15,7 +15,7 @@ import nbformat
 from jupyter_core.utils import run_sync
 
 import attn_ref
-from autograder.exercise import chapters, load_chapter
+from autograder.exercise import chapters, folder_of, load_chapter
 from autograder.grading import policy, stamps, verdict
 from autograder.grading.breaches import breach
 from autograder.grading.cells import slot_of
@@ -80,7 +80,7 @@ def _read_release(content: bytes):
 
 def chapter_of(folder: str):
     """The chapter with this folder's name, or a KeyError that lists them."""
-    known = {load_chapter(number).folder: number for number in chapters()}
+    known = {folder_of(number): number for number in chapters()}
     if folder not in known:
         raise KeyError(f"there is no chapter {folder!r}; the chapters are {', '.join(known)}")
     return load_chapter(known[folder])
