@@ -42,7 +42,7 @@ ANYTHING = re.compile(r"[^<>]*")
 EVERYWHERE = {name: ANYTHING for name in ("title", "role", "aria-label", "aria-hidden", "dir", "lang")}
 ATTRIBUTES = {
     "a": {"href": re.compile(r"https?://[^\s\"'<>\\]+|mailto:[^\s\"'<>\\]+|#[^\s\"<>\\]*")},
-    "img": {"src": DATA_IMAGE, "alt": ANYTHING, "width": NUMBER, "height": NUMBER},
+    "img": {"src": DATA_IMAGE, "alt": re.compile(r"(?s).*"), "width": NUMBER, "height": NUMBER},
     "details": {"open": ANYTHING},
     "ol": {"start": NUMBER},
     "table": {"border": NUMBER},
