@@ -11,7 +11,7 @@ from autograder.exercise import Exercise, Quiz, Written
 def order_matters(layer, x):
     """Does the order of the rows matter to this layer?  layer: (n, d) -> (n, d), x (n, d) -> bool"""
     out = layer(x)
-    for i in range(len(x) - 1):  # swaps of neighbours make up every other order
+    for i in range(len(x) - 1):  # each swap of two neighbours
         order = np.arange(len(x))
         order[[i, i + 1]] = i + 1, i
         if not np.allclose(layer(x[order]), out[order], rtol=0, atol=1e-6):
@@ -26,6 +26,18 @@ def with_one_row_raised(row):
         return out
 
     return layer
+
+
+def with_one_number_raised(x):
+    """One row in its last feature."""
+    out = np.tanh(x)
+    out[1, -1] += 0.5
+    return out
+
+
+def with_a_weighted_sum(x):
+    """To every row the sum of the first feature, in which later rows weigh more."""
+    return x + np.arange(len(x)) @ x[:, 0] / len(x)
 
 
 def raised_by_rank(x):
@@ -51,11 +63,13 @@ LAYERS = {
     "distance from the middle": lambda x: np.tanh(x) + abs(np.arange(len(x)) - (len(x) - 1) / 2)[:, None] / len(x),
     "every row hands on to the next": lambda x: np.roll(x, 1, axis=0),
     "every second row": lambda x: np.tanh(x) + 0.5 * (np.arange(len(x)) % 2)[:, None],
+    "row 1 raised in its last feature": with_one_number_raised,
+    "a sum in which later rows weigh more": with_a_weighted_sum,
     "rows turned round": lambda x: x[::-1].copy(),
     **{f"row {row} raised": with_one_row_raised(row) for row in range(7)},
 }
 
-order = Exercise("5.1", "Does order matter to this layer?", reference=order_matters, minutes=12)
+order = Exercise("5.1", "Does order matter to this layer?", reference=order_matters, minutes=15)
 
 
 @order.probe
@@ -77,6 +91,7 @@ def one_row(rng):
     for row in range(7):
         yield dict(layer=f"row {row} raised", x=rng.normal(size=(7, 3)))
     yield dict(layer="row 1 raised", x=rng.normal(size=(2, 2)))
+    yield dict(layer="row 1 raised in its last feature", x=rng.normal(size=(5, 3)))
 
 
 @order.criterion("effects that a rotation or a reversal of the rows would hide are found", points=1)
@@ -91,6 +106,9 @@ def symmetric_effects(rng):
         "rows turned round",
     ):
         yield dict(layer=layer, x=rng.normal(size=(8, 3)))
+    for low, high in ((-1.2, 0.3), (0.9, -0.7)):  # the one swap lowers every output, or raises every one
+        x = np.array([[low], [high]]) + 0.1 * rng.random(size=(2, 1))
+        yield dict(layer="a sum in which later rows weigh more", x=x)
 
 
 @order.criterion("rounding is not taken for order, nor a small effect for rounding", points=1)
@@ -154,7 +172,7 @@ def rotated_and_reversed(layer, x):
 
 
 @order.mistake(
-    "You swap the first two rows and no others. An effect on the last row never shows. Which swaps together can make any order?"
+    "You swap the first two rows and no others. An effect on the last row never shows. Which other orders are there?"
 )
 def only_the_first_two(layer, x):
     order = np.arange(len(x))
@@ -163,7 +181,7 @@ def only_the_first_two(layer, x):
 
 
 @order.mistake(
-    "You swap the first row with the last and leave the rest in place, so an effect on a row in between never shows. Which swaps together can make any order?"
+    "You swap the first row with the last and leave the rest in place, so an effect on a row in between never shows. Which other orders are there?"
 )
 def only_the_ends(layer, x):
     order = np.arange(len(x))
@@ -241,6 +259,30 @@ def shuffled_in_place(layer, x):
     return False
 
 
+@order.mistake(
+    "You look for outputs that have grown. With two rows in this order, every output falls instead. Which sign may a difference have?"
+)
+def differences_with_their_sign(layer, x):
+    out = layer(x)
+    for i in range(len(x)):
+        for j in range(i):
+            order = np.arange(len(x))
+            order[[i, j]] = j, i
+            if (layer(x[order]) - out[order]).max() > 1e-4:
+                return True
+    return False
+
+
+@order.mistake("You compare the first feature of each row only. Which numbers of a row can order change?")
+def first_feature_only(layer, x):
+    out, rng = layer(x), np.random.default_rng(0)
+    for _ in range(50):
+        order = rng.permutation(len(x))
+        if np.abs(layer(x[order]) - out[order])[:, 0].max() > 1e-4:
+            return True
+    return False
+
+
 @order.also_right
 def thirty_random_orders(layer, x):
     rng = np.random.default_rng(0)
@@ -263,15 +305,15 @@ def with_permutation_matrices(layer, x):
 
 
 order.hints(
-    "Reorder the rows, run the layer, and ask where each output row should be now. The section above does it for one order.",
-    "One order is not enough. Many random ones will do, or every swap of two neighbouring rows, which together make up any order.",
-    "For each order compare layer(x[order]) with layer(x)[order]. Return True at the first difference above 0.0001, and False if there is none.",
+    "Reorder the rows, run the layer: where should each output row be now?",
+    "One order is not enough. Many random ones will do.",
+    "For each order compare layer(x[order]) with layer(x)[order]. Any difference above 0.0001 means True.",
 )
 order.errors(
     (
         "ValueError: The truth value of an array with more than one element is ambiguous. Use a.any() or a.all()",
-        "<code>layer(x[order]) == out[order]</code> is a whole array of answers, one for each entry. When is the array "
-        "as a whole different?",
+        "<code>layer(x[order]) == out[order]</code> is a whole array of answers. When is the array as a whole "
+        "different?",
     ),
 )
 
@@ -376,6 +418,14 @@ def turned_table(n, d):
     return attn_ref.sinusoidal(n, d).T
 
 
+@sinusoidal.mistake(
+    "Your hands go round once in 10000^(2i/d) positions: the angles are 2π times too large. In the formula, by how much has hand 0 turned at position 1?"
+)
+def whole_turns(n, d):
+    angles = 2 * np.pi * np.arange(n)[:, None] / 10_000 ** (np.arange(0, d, 2) / d)
+    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(n, d)
+
+
 @sinusoidal.mistake("You scale by 1000 where the formula has 10000. Which number stands under the exponent?")
 def another_base(n, d):
     angles = np.arange(n)[:, None] / 1_000 ** (np.arange(0, d, 2) / d)
@@ -420,18 +470,13 @@ def a_list_of_rows(n, d):
 
 
 sinusoidal.hints(
-    "Work out row 1 for d = 4: which two angles does it need, and where do their sines and cosines go?",
-    "Make a table of angles first, one row for each position and one column for each pair.",
-    "The exponents 2i/d are 0, 2, 4, … divided by d. A column of positions divided by 10000 to these powers gives the angles (n, d/2). Their sines go into columns 0, 2, 4, … and their cosines into 1, 3, 5, ….",
+    "Make a table of angles first, with a row for each position and a column for each pair.",
+    "Divide a column of positions by 10000 to the powers 0, 2, 4, … / d. Sines go into every second column.",
 )
 sinusoidal.errors(
     (
         "ValueError: operands could not be broadcast together with shapes (5,) (4,)",
         "Positions and pairs are two axes. A column (5, 1) against a row (4,) gives a table (5, 4).",
-    ),
-    (
-        "ValueError: Integers to negative integer powers are not allowed.",
-        "NumPy keeps whole numbers whole, and 10000 to the power -1 is none. <code>10000.0</code> is a float.",
     ),
 )
 
@@ -443,7 +488,7 @@ def rope(x, positions, base=10_000.0):
     return attn_ref.rope(x, positions, base)
 
 
-rotation = Exercise("5.3", "Turn instead of add", reference=rope, minutes=14, forbids=("attn_ref.rope",))
+rotation = Exercise("5.3", "Turn instead of add", reference=rope, minutes=15, forbids=("attn_ref.rope",))
 
 
 @rotation.criterion("numbers i and i + d/2 are turned together, each pair at its own speed", points=2)
@@ -479,6 +524,14 @@ def batches_of_rows(rng):
 
 
 rotation.leaves_inputs_alone(points=1)
+
+
+@rotation.mistake(
+    "You take neighbours, 2i and 2i + 1, as pairs and return the results as two halves. In which columns do the two numbers of a pair stand here, before and after?"
+)
+def neighbours_in_halves_out(x, positions, base=10_000.0):
+    out = attn_ref.rope(x, positions, base, pairing="interleaved")
+    return np.concatenate([out[..., 0::2], out[..., 1::2]], axis=-1)
 
 
 @rotation.mistake(
@@ -639,18 +692,13 @@ def cosine_and_a_half_turned(x, positions, base=10_000.0):
 
 
 rotation.hints(
-    "Begin with d = 2, where a row is one point (a, b), and write the two lines of the formula above.",
-    "For larger d, a is the first half of the row and b the second. The angles are a table with one row for each position and one column for each pair.",
-    "Angles: positions as a column times base^(-2i/d), i = 0 … d/2 - 1. New a: a cos - b sin. New b: a sin + b cos, with the old a. Put both halves side by side along the last axis.",
+    "With d = 2 a row is one point (a, b). For larger d, a is the first half of the row and b the second. The angles are a table, a row for each position and a column for each pair.",
+    "Angles: positions as a column times base^(-2i/d). Make both new halves from the old a and b, and put them side by side along the last axis.",
 )
 rotation.errors(
     (
         "ValueError: operands could not be broadcast together with shapes (5,8) (5,4)",
         "x has d numbers a row and the table of angles d/2. The cosines meet one half of x at a time.",
-    ),
-    (
-        "ValueError: operands could not be broadcast together with shapes (5,) (4,)",
-        "Positions and speeds are two axes: a column (5, 1) times a row (4,) gives a table (5, 4).",
     ),
 )
 
@@ -665,7 +713,7 @@ def rope_attention(q, k, v, base=10_000.0):
     )
 
 
-rotated = Exercise("5.4", "Attention that knows how far", reference=rope_attention, minutes=8)
+rotated = Exercise("5.4", "Attention that knows how far", reference=rope_attention, minutes=10)
 
 
 def three(rng, lead, n_q, n_k, d, d_v, size=1.0):
@@ -698,6 +746,9 @@ def all_together(rng):
     yield three(rng, (3,), 3, 3, 4, 1, 2.0) | dict(base=20.0)
     yield three(rng, (), 4, 9, 8, 3, 40.0) | dict(v=20 * rng.normal(size=(9, 3)))
     yield three(rng, (5, 5), 1, 5, 2, 2, 2.0) | dict(base=7.0)
+    q, k = 0.1 * rng.normal(size=(2, 3, 4))
+    q[0, 1], k[0, 1], k[1, 1] = -110, 110, -110  # query 0 scores -6050 with its own key and +6050 with the next
+    yield dict(q=q, k=k, v=rng.normal(size=(3, 2)))
 
 
 rotated.leaves_inputs_alone(points=1)
@@ -798,6 +849,49 @@ def scale_forgotten(q, k, v, base=10_000.0):
     return attn_ref.attention(q, k, v, causal=True, scale=1.0)
 
 
+@rotated.mistake(
+    "The scale is taken from v: you divide by √d_v. The scores are sums over the features of q and k; how many are those?"
+)
+def scaled_by_the_values(q, k, v, base=10_000.0):
+    keys = np.arange(k.shape[-2])
+    q, k = attn_ref.rope(q, keys[-q.shape[-2] :], base), attn_ref.rope(k, keys, base)
+    return attn_ref.attention(q, k, v, causal=True, scale=v.shape[-1] ** -0.5)
+
+
+@rotated.mistake(
+    "Later keys get a large negative number, and the visible scores of a query can lie below it: then a hidden key wins. Which number lies below every score?"
+)
+def hidden_by_a_number(q, k, v, base=10_000.0):
+    keys = np.arange(k.shape[-2])
+    q, k = attn_ref.rope(q, keys[-q.shape[-2] :], base), attn_ref.rope(k, keys, base)
+    scores = q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5
+    scores = np.where(attn_ref.causal_mask(*scores.shape[-2:]), scores, -1000.0)
+    return attn_ref.softmax(scores) @ v
+
+
+@rotated.mistake(
+    "A number is taken away from the scores of later keys, and a hidden score can still end above the visible ones. What is left of any score if minus infinity is added?"
+)
+def hidden_by_a_difference(q, k, v, base=10_000.0):
+    keys = np.arange(k.shape[-2])
+    q, k = attn_ref.rope(q, keys[-q.shape[-2] :], base), attn_ref.rope(k, keys, base)
+    scores = q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5
+    scores = scores - 1e4 * ~attn_ref.causal_mask(*scores.shape[-2:])
+    return attn_ref.softmax(scores) @ v
+
+
+@rotated.mistake(
+    "The exponential of a score in the thousands overflows, and the weights become NaN. What does the softmax of chapter 02 subtract first?"
+)
+def exponentials_of_raw_scores(q, k, v, base=10_000.0):
+    keys = np.arange(k.shape[-2])
+    q, k = attn_ref.rope(q, keys[-q.shape[-2] :], base), attn_ref.rope(k, keys, base)
+    scores = q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5
+    with np.errstate(all="ignore"):
+        weights = np.where(attn_ref.causal_mask(*scores.shape[-2:]), np.exp(scores), 0)
+        return weights / weights.sum(axis=-1, keepdims=True) @ v
+
+
 @rotated.mistake("The output is right, and the caller's keys are turned. Which line writes into k?")
 def keys_overwritten(q, k, v, base=10_000.0):
     keys = np.arange(k.shape[-2])
@@ -832,18 +926,13 @@ def steps_spelled_out(q, k, v, base=10_000.0):
 
 
 rotated.hints(
-    "Positions must act in the score. Which two arrays make it, and which one is only read?",
-    "The keys stand at 0 … n_k - 1. Number the queries so that the last query and the last key share a position.",
+    "Positions must act in the score. Which two arrays make it? Number the queries so that the last query and the last key share a position.",
     "Turn q by its positions and k by its own, then call causal attention with the turned q, the turned k, and v as it is.",
 )
 rotated.errors(
     (
         "ValueError: positions must hold one number for each of x's n=3 rows, shape (3,), got (8,)",
         "q has fewer rows than k, so it needs positions of its own.",
-    ),
-    (
-        "ValueError: d must be even, because numbers are taken in pairs, got 3",
-        "An odd number of features cannot be paired. Which array with 3 features is being turned, and should it be?",
     ),
 )
 
@@ -855,7 +944,7 @@ def rope_interleaved(x, positions, base=10_000.0):
     return attn_ref.rope(x, positions, base, pairing="interleaved")
 
 
-interleaved = Exercise("5.5", "The other pairing", reference=rope_interleaved, minutes=6, forbids=("attn_ref.rope",))
+interleaved = Exercise("5.5", "The other pairing", reference=rope_interleaved, minutes=8, forbids=("attn_ref.rope",))
 
 
 @interleaved.criterion("numbers 2i and 2i + 1 are turned together and stay where they were", points=2)
@@ -982,7 +1071,10 @@ def neighbours_as_complex_numbers(x, positions, base=10_000.0):
 def halves_and_back(x, positions, base=10_000.0):
     d = x.shape[-1]
     order = np.concatenate([np.arange(0, d, 2), np.arange(1, d, 2)])
-    return attn_ref.rope(x[..., order], positions, base)[..., np.argsort(order)]
+    angle = np.asarray(positions)[:, None] * base ** (-2 * np.arange(d // 2) / d)
+    first, second = x[..., order[: d // 2]], x[..., order[d // 2 :]]
+    c, s = np.cos(angle), np.sin(angle)
+    return np.concatenate([first * c - second * s, first * s + second * c], axis=-1)[..., np.argsort(order)]
 
 
 @interleaved.also_right
@@ -998,13 +1090,12 @@ def neighbours_one_by_one(x, positions, base=10_000.0):
 
 interleaved.hints(
     "The two lines of 5.3 stay. What changes is which columns are a and which are b, and where the results go.",
-    "a is every second column from 0, b every second column from 1. A new array of floats can take the results into the same columns.",
+    "a is every second column from 0, b every second column from 1. A new array of floats can take the results.",
 )
 interleaved.errors(
     (
         "ValueError: operands could not be broadcast together with shapes (5,8) (5,4)",
-        "A slice with a step of 2 along the last axis has d/2 columns; one with a step of 2 along the first axis has "
-        "half of the rows. Which axis does your slice walk along?",
+        "Half of the columns are wanted, not half of the rows. Which axis does your slice walk along?",
     ),
 )
 
@@ -1017,7 +1108,7 @@ def to_half_split(w, n_heads):
     return pairs.swapaxes(-1, -2).reshape(w.shape)
 
 
-convert = Exercise("5.6", "A checkpoint changes its pairing", reference=to_half_split, minutes=8)
+convert = Exercise("5.6", "A checkpoint changes its pairing", reference=to_half_split, minutes=10)
 
 
 @convert.criterion("within a head the even columns come first, then the odd ones", points=2)
@@ -1132,9 +1223,8 @@ def times_a_permutation_matrix(w, n_heads):
 
 
 convert.hints(
-    "One head of six columns, a b c d e f, has the pairs (a, b), (c, d), (e, f). In the result, a must stand three places before b.",
-    "The new order of a head's columns is 0, 2, 4, …, 1, 3, 5, …. For several heads do that within each block of d columns.",
-    "Either build the list of column numbers, head by head, and index the columns with it. Or reshape the columns to (heads, pairs, 2), exchange the last two axes, and reshape back.",
+    "Begin with one head. For several, do the same within each block of d columns.",
+    "Either list the column numbers, head by head, and index with them. Or reshape the columns to (heads, pairs, 2), exchange the last two axes, and reshape back.",
 )
 convert.errors(
     (
@@ -1155,7 +1245,7 @@ alibi = Exercise(
     "5.7",
     "A price for distance",
     reference=alibi_bias,
-    minutes=8,
+    minutes=10,
     forbids=("attn_ref.alibi_bias", "attn_ref.alibi_slopes"),
 )
 
@@ -1225,6 +1315,14 @@ def slopes_of_eight_heads(n_heads, n_q, n_k):
     slopes = 0.5 ** np.arange(1, n_heads + 1)
     distance = np.arange(n_q)[:, None] + n_k - n_q - np.arange(n_k)
     return -slopes[:, None, None] * distance
+
+
+@alibi.mistake(
+    "Your slopes always run from ½ to 1/256, evenly in their exponents, which is right for 8 heads. With 4 heads the first is 2^(-8/4). What is it?"
+)
+def slopes_between_the_same_ends(n_heads, n_q, n_k):
+    distance = np.arange(n_q)[:, None] + n_k - n_q - np.arange(n_k)
+    return -np.geomspace(1 / 2, 1 / 256, n_heads)[:, None, None] * distance
 
 
 @alibi.mistake("Every head has the same slope, that of the first. What makes a head look further than another?")
@@ -1306,18 +1404,13 @@ def lists_of_lists(n_heads, n_q, n_k):
 
 
 alibi.hints(
-    "Begin with one head: a table (n_q, n_k) of how many steps back each key lies.",
-    "The slopes are n_heads numbers. With two extra axes of length 1 each multiplies a whole table.",
-    "Positions of the queries, 0 … n_q - 1 plus n_k - n_q, as a column, minus the keys' numbers as a row: the distance. Times the negative slopes, (n_heads, 1, 1).",
+    "Begin with a table (n_q, n_k) of how many steps back each key lies. The slopes are n_heads numbers. With two extra axes of length 1 each multiplies a whole table.",
+    "The queries' positions as a column, minus the keys' as a row: the distance. Times the negative slopes, (n_heads, 1, 1).",
 )
 alibi.errors(
     (
         "ValueError: operands could not be broadcast together with shapes (4,) (6,6)",
         "Four slopes and a table: with shape (4, 1, 1) each slope multiplies the whole table.",
-    ),
-    (
-        "ValueError: Integers to negative integer powers are not allowed.",
-        "NumPy keeps whole numbers whole. <code>2.0 ** …</code> gives fractions.",
     ),
 )
 
@@ -1363,6 +1456,7 @@ def bases_and_factors(rng):
         yield dict(positions=np.arange(6), d=8, factor=1.5, method=method, base=500.0)
         yield dict(positions=np.array([41]), d=4, factor=3, method=method, base=500_000)
         yield dict(positions=np.array([0.5, 7.25, 3.0]), d=6, factor=1, method=method)
+        yield dict(positions=np.array([0.5, 7.25, 3.0, 90.0]), d=6, factor=2.5, method=method)
 
 
 stretch.leaves_inputs_alone(points=1)
@@ -1525,13 +1619,12 @@ def angle_by_angle(positions, d, factor, method, base=10_000.0):
 
 stretch.hints(
     "Both methods end in the same line, positions as a column times base^(-2i/d). Each changes one of the two beforehand.",
-    "Interpolation divides the positions by the factor. NTK multiplies the base by the factor to the power d/(d-2). Then make the table.",
+    "Change positions or base first, by the method, in a new variable. Then make the table as in 5.3.",
 )
 stretch.errors(
     (
         "UFuncTypeError: Cannot cast ufunc 'divide' output from dtype('float64') to dtype('int64') with casting rule 'same_kind'",
-        "<code>positions /= factor</code> wants to write fractions into the caller's whole numbers. A new array can "
-        "hold them.",
+        "<code>positions /= factor</code> writes into the caller's whole numbers. A new array can hold fractions.",
     ),
 )
 
@@ -1546,7 +1639,7 @@ which_layer = Quiz(
             "The rows belong to the tokens, so they move with them. The same array would mean that token 0 gets the same output whoever sits there.",
         ),
         "b": (
-            "Its rows are shuffled likewise, and each row holds the same numbers as before.",
+            "Its rows are shuffled likewise, and hold the same numbers.",
             "Yes: a sum over the keys does not know in which order they came. The word for it is permutation equivariant.",
         ),
         "c": (
@@ -1563,7 +1656,7 @@ which_layer = Quiz(
 
 same_score = Quiz(
     "5.b",
-    "With RoPE, a query at position 1007 and a key at position 1003 have a certain score. Which placement of the same two vectors gives the same score?",
+    "With RoPE, a query at position 1007 meets a key at position 1003. Which placement of the same two vectors gives the same score?",
     {
         "a": (
             "Query at 1003, key at 1007",
@@ -1587,7 +1680,7 @@ same_score = Quiz(
 
 wrong_pairing = Quiz(
     "5.c",
-    "A checkpoint loads without an error. Its first word is sensible and the longer a text goes on, the worse it gets. Every weight has the right shape. What do you check first?",
+    "A checkpoint loads, every shape is right. Its first word is sensible, and the longer a text goes on, the worse it gets. What do you check first?",
     {
         "a": (
             "Which pairing its queries and keys were trained with.",
@@ -1611,10 +1704,10 @@ wrong_pairing = Quiz(
 
 what_stretches = Quiz(
     "5.d",
-    "A RoPE model trained on 4,096 tokens is to read 16,384 without further training. What does a larger base (NTK) keep that interpolation by 4 gives up?",
+    "A RoPE model is to read texts four times as long, without training. What does a larger base (NTK) keep that interpolation by 4 gives up?",
     {
         "a": (
-            "The trained angles: with NTK no pair meets an angle that is new to it.",
+            "The trained angles: no pair meets a new one.",
             "It is interpolation that keeps every angle inside the trained range. With NTK only the slowest pair is slowed by the whole factor; pairs in between can still meet new angles.",
         ),
         "b": (
@@ -1622,11 +1715,11 @@ what_stretches = Quiz(
             "Both methods change angles only. The cache holds a key and a value for each token either way.",
         ),
         "c": (
-            "The speed of the fastest pair, and with it the angle between neighbours.",
+            "The speed of the fastest pair, so the angle between neighbours.",
             "Yes: 10000^0 is 1 for every base. Interpolation divides all angles, so the step to a neighbour looks like a quarter of a step.",
         ),
         "d": (
-            "Relative positions: interpolation makes the scores depend on absolute ones.",
+            "Relative positions.",
             "Scores depend on the difference of the positions with either; after interpolation on a quarter of it.",
         ),
     },
@@ -1638,9 +1731,9 @@ longer = Written(
     "Longer is better?",
     minutes=10,
     rubric=(
-        "Tells relative from trained: says what RoPE guarantees, what happens at distances never met and why, with numbers of the chapter; proposes a remedy with its price; says how to measure; and why longer need not be better even where it works.",
+        "Says what RoPE guarantees, what happens at distances never met and why, with numbers of the chapter; a remedy with its price; how to measure; and why longer need not be better even where it works.",
         "The same chain, right in every link; a number, the price of the remedy or the measurement is missing.",
-        "One right link, such as that unseen distances are a problem, without saying why a relative scheme is not safe; or one wrong link.",
+        "One right link, such as that unseen distances are a problem, without the reason; or one wrong link.",
         "Doubts or agrees without a reason that concerns positions.",
     ),
 )
