@@ -152,18 +152,17 @@ def chunked(x, n_heads):
 
 
 split.hints(
-    "Two steps. The first only cuts the last axis: nothing moves. What shape is there after it?",
-    "After the cut the shape is (B, n, H, d). Compare it with the shape you want: two axes have to change places.",
+    "The first of two steps only cuts the last axis. What shape is there after it?",
+    "After the cut the shape is (B, n, H, d): two axes have to change places.",
 )
 split.errors(
     (
         "RuntimeError: shape '[2, 5, 3]' is invalid for input of size 120",
-        "A reshape keeps the number of entries: multiply the lengths you ask for. Is the head size, width // n_heads, "
-        "among them?",
+        "A reshape keeps the number of entries. Is the head size among the lengths you ask for?",
     ),
     (
         "TypeError: reshape(): argument 'shape' failed to unpack the object at pos 4",
-        "<code>width / n_heads</code> is a float even where it divides evenly. <code>//</code> gives a whole number.",
+        "<code>width / n_heads</code> is a float; <code>//</code> gives a whole number.",
     ),
 )
 
@@ -287,8 +286,8 @@ merge.hints(
 merge.errors(
     (
         "RuntimeError: view size is not compatible with input tensor's size and stride",
-        "<code>view</code> never copies. After two axes have changed places the numbers of H and d no longer lie side "
-        "by side; <code>reshape</code> copies where it must.",
+        "<code>view</code> never copies, and the numbers of H and d no longer lie side by side; <code>reshape</code> "
+        "copies where it must.",
     ),
 )
 
@@ -298,7 +297,7 @@ layer = Exercise(
     "6.3",
     "The layer",
     reference=attn_ref.MultiHeadAttention,
-    minutes=20,
+    minutes=25,
     forbids=(
         "attn_ref.TransformerBlock",
         "torch.nn.MultiheadAttention",
@@ -332,12 +331,16 @@ def drive_layer(answer, x, weights, biases, n_heads, memory=None, allowed=None, 
 
 
 def _reached(made, x):
-    """{matrix: does the output depend on it, as autograd sees it?} Without a backward pass, which a fork forbids."""
+    """Does the output depend on each matrix and input, as autograd sees it? With no backward pass: a fork forbids it."""
     found = {}
     for name in MATRICES:
         for other in MATRICES:
             getattr(made, other).requires_grad_(other == name)
         found[f"a gradient reaches {name}"] = bool(made(x).requires_grad)
+    made.requires_grad_(False)
+    learning = x.clone().requires_grad_()
+    found["a gradient reaches x"] = bool(made(learning * 1, x).requires_grad)
+    found["a gradient reaches the memory"] = bool(made(x, learning * 1).requires_grad)
     return found
 
 
@@ -416,7 +419,7 @@ def with_dropout(rng):
     yield dict(x=tensor(rng, 3, 40, 6), n_heads=3, ask="dropout", **four(rng, 6))
 
 
-@layer.criterion("gradients reach all four matrices", points=1)
+@layer.criterion("gradients reach all four matrices, x and the memory", points=1)
 def it_learns(rng):
     yield dict(x=tensor(rng, 2, 5, 12), n_heads=3, ask="learning", **four(rng, 12))
 
@@ -734,6 +737,98 @@ class GraphCut(torch.nn.Module):
 
 
 @layer.mistake(
+    "Keys come from the memory and values from x, so what is found at one place is read at another. Which two of the four matrices meet the memory?"
+)
+class ValuesFromX(torch.nn.Module):
+    def __init__(self, d_model, n_heads, dropout=0.0):
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        self.w_q, self.w_k, self.w_v, self.w_o = (torch.nn.Linear(d_model, d_model) for _ in range(4))
+
+    def forward(self, x, memory=None, allowed=None):
+        memory = x if memory is None else memory
+        q, k, v = (attn_ref.split_heads(y, self.n_heads) for y in (self.w_q(x), self.w_k(memory), self.w_v(x)))
+        _, weights = attn_ref.attention(q, k, v, allowed=allowed, return_weights=True)
+        weights = torch.nn.functional.dropout(weights, self.dropout, self.training)
+        return self.w_o(attn_ref.merge_heads(weights @ v))
+
+
+@layer.mistake(
+    "Forbidden keys lose their weight after softmax, when they have already taken a share: the weights that remain sum to less than 1. Where does a mask act so that softmax shares out all of it?"
+)
+class MaskedAfterSoftmax(torch.nn.Module):
+    def __init__(self, d_model, n_heads, dropout=0.0):
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        self.w_q, self.w_k, self.w_v, self.w_o = (torch.nn.Linear(d_model, d_model) for _ in range(4))
+
+    def forward(self, x, memory=None, allowed=None):
+        memory = x if memory is None else memory
+        q, k, v = (attn_ref.split_heads(y, self.n_heads) for y in (self.w_q(x), self.w_k(memory), self.w_v(memory)))
+        _, weights = attn_ref.attention(q, k, v, return_weights=True)
+        weights = weights if allowed is None else weights * allowed
+        weights = torch.nn.functional.dropout(weights, self.dropout, self.training)
+        return self.w_o(attn_ref.merge_heads(weights @ v))
+
+
+@layer.mistake(
+    "A query that may see nothing gets 0 from every head, and w_o comes after that. Your output for it is 0; what does w_o make of zeros?"
+)
+class BiasLostToo(torch.nn.Module):
+    def __init__(self, d_model, n_heads, dropout=0.0):
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        self.w_q, self.w_k, self.w_v, self.w_o = (torch.nn.Linear(d_model, d_model) for _ in range(4))
+
+    def forward(self, x, memory=None, allowed=None):
+        memory = x if memory is None else memory
+        q, k, v = (attn_ref.split_heads(y, self.n_heads) for y in (self.w_q(x), self.w_k(memory), self.w_v(memory)))
+        _, weights = attn_ref.attention(q, k, v, allowed=allowed, return_weights=True)
+        weights = torch.nn.functional.dropout(weights, self.dropout, self.training)
+        out = self.w_o(attn_ref.merge_heads(weights @ v))
+        if allowed is not None:
+            some = allowed.any(-1)  # (n,) or (B, 1, n)
+            out = out * (some[:, 0] if some.ndim == 3 else some).unsqueeze(-1)
+        return out
+
+
+@layer.mistake(
+    "Weights are dropped, and those that stay are not made larger, so a query receives less in training than in use. What keeps the mean the same?"
+)
+class DropsWithoutScaling(torch.nn.Module):
+    def __init__(self, d_model, n_heads, dropout=0.0):
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        self.w_q, self.w_k, self.w_v, self.w_o = (torch.nn.Linear(d_model, d_model) for _ in range(4))
+
+    def forward(self, x, memory=None, allowed=None):
+        memory = x if memory is None else memory
+        q, k, v = (attn_ref.split_heads(y, self.n_heads) for y in (self.w_q(x), self.w_k(memory), self.w_v(memory)))
+        _, weights = attn_ref.attention(q, k, v, allowed=allowed, return_weights=True)
+        if self.training:
+            weights = weights * (torch.rand_like(weights) >= self.dropout)
+        return self.w_o(attn_ref.merge_heads(weights @ v))
+
+
+@layer.mistake(
+    "The four matrices learn, and nothing below this layer does: x or the memory is detached on the way in, so embeddings and earlier layers get no gradient. Which line cuts them off?"
+)
+class InputsCut(torch.nn.Module):
+    def __init__(self, d_model, n_heads, dropout=0.0):
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        self.w_q, self.w_k, self.w_v, self.w_o = (torch.nn.Linear(d_model, d_model) for _ in range(4))
+
+    def forward(self, x, memory=None, allowed=None):
+        memory = x if memory is None else memory
+        x, memory = x.detach(), memory.detach()
+        q, k, v = (attn_ref.split_heads(y, self.n_heads) for y in (self.w_q(x), self.w_k(memory), self.w_v(memory)))
+        _, weights = attn_ref.attention(q, k, v, allowed=allowed, return_weights=True)
+        weights = torch.nn.functional.dropout(weights, self.dropout, self.training)
+        return self.w_o(attn_ref.merge_heads(weights @ v))
+
+
+@layer.mistake(
     "Right, and the caller's mask has been turned over: `logical_not_` works in place, so the next layer that gets it sees the opposite. What does `~` do?"
 )
 class MaskOverwritten(torch.nn.Module):
@@ -820,18 +915,13 @@ class WithEinsum(torch.nn.Module):
 
 
 layer.hints(
-    "Name the steps, with the shape after each: three projections, a split, scores, weights, dropout, values, a merge, "
-    "one projection. Most of them are a function that you have written.",
+    "Follow the table above and write the shape after each step. Most steps are a function that you have written.",
     "`attn_ref.attention(q, k, v, allowed=allowed, return_weights=True)` gives output and weights for split heads. "
     "Dropout falls on the weights, so the output has to be made from them once more.",
-    "source = x, or the memory if there is one. Split w_q(x), w_k(source) and w_v(source). Get the weights; drop some "
-    "of them, with `training=self.training`; multiply by the split values; merge; apply w_o.",
+    "Split w_q(x), w_k(source) and w_v(source). Get the weights; drop some of them, with `training=self.training`; "
+    "multiply by the split values; merge; apply w_o.",
 )
 layer.errors(
-    (
-        "AttributeError: cannot assign module before Module.__init__() call",
-        "<code>super().__init__()</code> has to come first in the constructor; it was there in the stub.",
-    ),
     (
         "RuntimeError: mat1 and mat2 shapes cannot be multiplied (30x4 and 12x12)",
         "<code>w_o</code> expects the whole width. Were the heads merged before it?",
@@ -902,6 +992,10 @@ def tensors_by_name(rng):
     yield dict(packed=small, out=-small[:2], n_heads=1)
     yield dict(n_heads=3, **packed_weights(rng, 6))
     yield dict(n_heads=1, **packed_weights(rng, 1))
+    case = packed_weights(rng, 4)
+    for packed in case.values():
+        packed[:, -1] = 0.0  # biases of 0, as a new module has them
+    yield dict(n_heads=2, **case)
 
 
 @unpacking.criterion("a layer that loads them gives the module's output", points=1)
@@ -952,8 +1046,8 @@ def matrices_turned(module):
 )
 def cut_along_the_inputs(module):
     names = ("w_q", "w_k", "w_v")
-    wide = module.in_proj_weight.reshape(module.embed_dim, -1)
-    found = {f"{name}.weight": part for name, part in zip(names, wide.chunk(3, dim=1), strict=True)}
+    thirds = module.in_proj_weight.chunk(3, dim=1)
+    found = {f"{name}.weight": part for name, part in zip(names, thirds, strict=False)}
     found["w_o.weight"] = module.out_proj.weight
     if module.in_proj_bias is not None:
         found |= {f"{name}.bias": part for name, part in zip(names, module.in_proj_bias.chunk(3), strict=True)}
@@ -1076,8 +1170,7 @@ def as_one_table(module):
 
 
 unpacking.hints(
-    "Print `{name: value.shape for name, value in module.state_dict().items()}` for a small module. Which two of the "
-    "four tensors hold three things at once?",
+    "Look at the four names printed above the exercise. Which two tensors hold three things at once?",
     "`chunk(3)` cuts a tensor into thirds along its first axis: queries, keys, values. It makes views; `.clone()` "
     "copies. Test `module.in_proj_bias is None` before you cut it.",
 )
@@ -1085,11 +1178,6 @@ unpacking.errors(
     (
         "AttributeError: 'NoneType' object has no attribute 'chunk'",
         "A module made with <code>bias=False</code> has None where its biases would be.",
-    ),
-    (
-        "RuntimeError: Error(s) in loading state_dict for MultiHeadAttention: Missing key(s) in state_dict",
-        "The layer looks for names such as <code>w_q.weight</code>: the attribute, a point, and the name that nn.Linear "
-        "uses.",
     ),
 )
 
@@ -1174,7 +1262,7 @@ def repeated_without_need(allowed, n_heads):
     "This is an additive mask, 0 and -inf. The module takes that too, and the contract asks for True and False. Which of them forbids here?"
 )
 def additive(allowed, n_heads):
-    mask = torch.zeros(allowed.shape, dtype=torch.float64).masked_fill(~allowed, -torch.inf)
+    mask = torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)
     return mask if allowed.ndim == 2 else mask.repeat_interleave(n_heads, dim=0)
 
 
@@ -1183,6 +1271,14 @@ def additive(allowed, n_heads):
 )
 def zeros_and_ones(allowed, n_heads):
     mask = 1 - allowed.int()
+    return mask if allowed.ndim == 2 else mask.repeat_interleave(n_heads, dim=0)
+
+
+@polarity.mistake(
+    "Your mask holds 1.0 and 0.0. The module adds a mask of numbers to the scores, and 1 more is no ban. Which dtype does the contract ask for?"
+)
+def ones_in_floats(allowed, n_heads):
+    mask = (~allowed).float()
     return mask if allowed.ndim == 2 else mask.repeat_interleave(n_heads, dim=0)
 
 
@@ -1225,13 +1321,13 @@ def as_numpy_lists(allowed, n_heads):
 
 polarity.hints(
     "`~` turns a Boolean tensor over. That is all there is to do for two axes.",
-    "For three axes the order of the result is sentence 0 for all heads, sentence 1 for all heads, and so on. One call "
-    "of torch repeats each entry before it goes to the next, another repeats the whole; look up both.",
+    "For three axes, sentence 0 comes for all heads before sentence 1. One call of torch repeats each entry before it "
+    "goes to the next, another repeats the whole; look up both.",
 )
 polarity.errors(
     (
         "RuntimeError: The shape of the 3D attn_mask is torch.Size([2, 5, 5]), but should be (6, 5, 5)",
-        "nn.MultiheadAttention says this: with 2 sentences and 3 heads it wants 2 · 3 masks.",
+        "With 2 sentences and 3 heads it wants 2 · 3 masks.",
     ),
 )
 
@@ -1406,7 +1502,7 @@ pruning.hints(
 pruning.errors(
     (
         "RuntimeError: a view of a leaf Variable that requires grad is being used in an in-place operation.",
-        "You are writing into a parameter of a layer. Write into a copy of it: <code>w_o.clone()</code>.",
+        "You are writing into a parameter of a layer. Write into a copy of it.",
     ),
 )
 
@@ -1501,6 +1597,14 @@ def always_the_first(q, k, v):
 
 
 @grouped.mistake(
+    "You divide h by the number of KV heads. With 6 query heads and 3 KV heads a group has 2 members: which number tells the groups apart?"
+)
+def divided_by_the_count(q, k, v):
+    of = [h // k.shape[1] for h in range(q.shape[1])]
+    return (q @ k[:, of].mT * q.shape[-1] ** -0.5).softmax(-1) @ v[:, of]
+
+
+@grouped.mistake(
     "You average the query heads of a group, so that as many come out as there are KV heads. Each query head asks its own question: how many heads should the output have?"
 )
 def queries_averaged(q, k, v):
@@ -1547,6 +1651,17 @@ def grouped_overflows(q, k, v):
     r = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(r, dim=1), v.repeat_interleave(r, dim=1)
     e = (q @ k.mT * q.shape[-1] ** -0.5).exp()
+    return e / e.sum(-1, keepdim=True) @ v
+
+
+@grouped.mistake(
+    "You subtract one maximum from all scores. In a row far below it every exp is 0, and 0/0 is NaN. Whose maximum does each row need?"
+)
+def one_maximum_for_all_rows(q, k, v):
+    r = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(r, dim=1), v.repeat_interleave(r, dim=1)
+    scores = q @ k.mT * q.shape[-1] ** -0.5
+    e = (scores - scores.max()).exp()
     return e / e.sum(-1, keepdim=True) @ v
 
 
@@ -1691,6 +1806,13 @@ def squares_for_q_and_o(d_model, n_heads, n_kv_heads, d_head):
     return 2 * d_model**2 + 2 * d_model * n_kv_heads * d_head
 
 
+@counting.mistake(
+    "W_o is counted as a square of d_model. It reads H·d numbers: how many columns has it, and how many rows?"
+)
+def square_for_the_output(d_model, n_heads, n_kv_heads, d_head):
+    return d_model * d_head * (n_heads + 2 * n_kv_heads) + d_model**2
+
+
 @counting.mistake("This is the count for a single head. How many query heads and KV heads are there?")
 def for_one_head(d_model, n_heads, n_kv_heads, d_head):
     return 4 * d_model * d_head
@@ -1828,7 +1950,7 @@ cut_and_share = Written(
     minutes=10,
     rubric=(
         "Separates where a head looks from what it is worth, with an ablation that also removes several heads; says what averaging does and that training must follow; tells the cache from the weights, with the factor.",
-        "The same points, all right; one of them without its reason or its number.",
+        "The same points; one without its reason or its number.",
         "One right point (maps are not importance, or averaging harms, or only the cache shrinks), or a wrong link among several.",
         "Says that it is risky, without a reason from the chapter.",
     ),

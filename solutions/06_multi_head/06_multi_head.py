@@ -1,9 +1,10 @@
 # %% [markdown]
 # # 06 · Multi-head, GQA, MQA
 #
-# You cut one attention into several small ones, rebuild PyTorch's own layer from them, and let heads share what they read.
+# You cut one attention into several small ones, rebuild PyTorch's own layer from them, and let heads share what they
+# read.
 #
-# 105 min · CPU · PyTorch · needs 02, 04
+# 110 min · CPU · PyTorch · needs 02, 04
 
 # %% [markdown]
 # When you have finished, you will be able to
@@ -34,9 +35,8 @@ torch.set_num_threads(1)  # small matrices: one core is fastest, and adds up in 
 # %% [markdown]
 # ## One average is not enough
 #
-# A head of attention has one row of weights for each token, and returns one average. Here is a task that wants four
-# things at once. A sentence holds 12 random tokens of 8 kinds; from the fifth on, each must name the four tokens before
-# it, in order.
+# A head of attention returns one average for each token. Here is a task that wants four things at once. A sentence holds
+# 12 random tokens of 8 kinds; from the fifth on, each must name the four tokens before it, in order.
 #
 # The model is one attention layer between two tables. Each kind of token and each place has a learned vector; a matrix
 # reads the four answers from what attention brings. `attn_ref.MultiHeadAttention` is the layer you will write.
@@ -60,8 +60,8 @@ class Fetcher(nn.Module):
 
 
 # %% [markdown]
-# The **loss** is the surprise -log p at the right kind, in nats. Guessing among 8 kinds costs log 8 ≈ 2.08, knowing
-# costs 0. Training takes a step against the gradient 300 times, each time on 64 new sentences.
+# The **loss** is the surprise -log p at the right kind, in nats. Guessing among 8 kinds costs log 8 ≈ 2.08, knowing costs
+# 0. Training takes a step against the gradient 300 times, each time on 64 new sentences.
 
 
 # %%
@@ -88,12 +88,12 @@ def train(model, steps, first_seed=0):
 
 
 # %% [markdown]
-# The model can have 1, 2, 4 or 8 heads, and has the same number of parameters each time. What loss does one head reach?
+# With 1, 2, 4 or 8 heads the model has the same number of parameters. What loss does one head reach?
 
 # %%
 my_guess = None  # your guess: the loss with one head after 300 steps, between 0 and 2.08
 
-# %%
+# %% experiment="6.train"
 models, history = {}, {}
 for n_heads in (1, 2, 4, 8):
     torch.manual_seed(0)
@@ -106,19 +106,19 @@ guess(my_guess, measured=history[1][-1], unit="nats")
 # %% [markdown]
 # The four trainings as curves:
 
-# %%
+# %% experiment="6.curves"
 curves = {f"{n} head{'s' * (n > 1)}": values for n, values in history.items()}
 plots.lines(range(10, 301, 10), curves, "Naming the four tokens before", "steps", "loss (nats)")
 
 # %% [markdown]
-# One head stays above 1 nat. It can fetch all four tokens, but only as one mixture, and a mixture hardly tells who came
-# first. Two heads make two mixtures and at least halve the loss. With four it is gone: each head can fetch one token.
+# One head stays above 1 nat. It can fetch all four tokens, but only mixed into one average, which hardly tells their
+# order. Two heads at least halve the loss. With four it is gone: each head can fetch one token.
 
 # %% [markdown]
 # ## A head is a slice of the width
 #
-# Where do more heads come from, if not from more parameters? They share out the width. Here is the course's sentence, four
-# numbers a token, cut for two heads.
+# Where do more heads come from, if not from more parameters? They share out the width. Here is the course's sentence, cut
+# for two heads.
 
 # %%
 x = torch.from_numpy(sentence.EMBEDDINGS.copy())
@@ -126,19 +126,18 @@ heads = attn_ref.split_heads(x, 2)  # (2, 6, 2): head, token, number
 plots.matrices({"whole": x, "head 0": heads[0], "head 1": heads[1]}, title="the cat sat on the mat")
 
 # %% [markdown]
-# Head 0 gets the first two numbers of every token, thing and action; head 1 gets place and function. Each is a small
-# sentence of its own, and each attends by itself. (The scores are three times the dot products here, for contrast.)
+# Head 0 gets the first two numbers of every token, thing and action; head 1 gets place and function. Each attends by
+# itself. (The scores are three times the dot products here, for contrast.)
 
 # %%
 _, maps = attn_ref.attention(heads, heads, heads, scale=3.0, return_weights=True)
 plots.weights(maps, sentence.TOKENS, sentence.TOKENS)
 
 # %% [markdown]
-# “mat” asks twice. In head 0 it looks most at “cat”, another thing; in head 1 at “on”, another word of place.
+# In head 0 “mat” looks most at “cat”, another thing; in head 1 at “on”, another word of place.
 #
 # In a real layer it is not the token that is cut. Three matrices first mix all its numbers into a query, a key and a
-# value, and *these* are cut. So every head reads the whole token, through its own rows of the matrices. Drawings that
-# hand each head a piece of the embedding leave that step out.
+# value, and *these* are cut. So every head reads the whole token, through its own rows of the matrices.
 
 # %% [markdown]
 # ### Exercise 6.1 · One vector, cut into heads (6 points · 10 min · 1 to 4 lines)
@@ -170,7 +169,8 @@ check("6.1", split_heads)
 # %% [markdown] teacher="6.1"
 # **Why this works.** Cutting the last axis into (H, d) moves nothing in memory; the exchange only changes the strides. So
 # splitting costs no copy. **Common wrong turns.** A reshape straight to (B, H, n, d); (d, H) in place of (H, d); the
-# exchange forgotten. **Another way.** `torch.stack(x.chunk(n_heads, dim=-1), dim=1)`, or `x.unflatten(-1, (n_heads, -1))`.
+# exchange forgotten. **Another way.** `torch.stack(x.chunk(n_heads, dim=-1), dim=1)`, or `x.unflatten(-1, (n_heads,
+# -1))`.
 
 # %% [markdown]
 # ### Break it: the right shape, the wrong numbers
@@ -194,7 +194,7 @@ check("6.1", cut_at_once)
 
 # %% [markdown]
 # On the right, head 0 holds all of tokens 0 and 1 and nothing of tokens 2 and 3: the heads have divided the *sentence*
-# among them, and row 2 holds numbers of token 1. A mask then hides the wrong tokens. No line of it raises an error.
+# among them. A mask then hides the wrong tokens, and no line raises an error.
 
 # %% [markdown]
 # ### Exercise 6.2 · And put together again (4 points · 5 min · 1 to 3 lines)
@@ -259,13 +259,13 @@ plots.weights(dropped, sentence.TOKENS, sentence.TOKENS, title="dropped, head")
 # does.
 
 # %% [markdown]
-# ### Exercise 6.3 · The layer (7 points · 20 min · about 10 lines)
+# ### Exercise 6.3 · The layer (7 points · 25 min · about 10 lines)
 #
 # Write `forward` of `MultiHeadAttention`; the constructor is given, and you may add to it. `x` is (B, n, d_model). Keys
-# and values come from `memory` (B, m, d_model) or, if it is None, from `x`. `allowed` is None or Boolean, (n, m) or
-# (B, 1, n, m), True = may attend. A query that may attend to nothing gets 0 from every head, so its output is the bias of
-# `w_o`. Weights are dropped with probability `self.dropout`, only while `self.training` is true. Return (B, n, d_model);
-# gradients must reach all four matrices, and no input may be written to.
+# and values come from `memory` (B, m, d_model) or, if it is None, from `x`. `allowed` is None or Boolean, (n, m) or (B,
+# 1, n, m), True = may attend. A query that may attend to nothing gets 0 from every head, so its output is the bias of
+# `w_o`. Weights are dropped with probability `self.dropout`, only while `self.training` is true. Return (B, n, d_model).
+# Gradients must reach all four matrices, x and the memory; no input may be written to.
 #
 # You may build on your 6.1 and 6.2, on `F.dropout`, and on `attn_ref.attention` or `F.scaled_dot_product_attention`, for
 # both of which True = may attend. By hand: d_model = 2, two heads, all matrices the identity, biases 0, tokens (0, 0) and
@@ -316,7 +316,7 @@ check("6.3", MultiHeadAttention)
 # %% [markdown]
 # ### Agree: heads one by one, and torch's own function
 #
-# A loop over the heads, and PyTorch's `F.scaled_dot_product_attention`, must find what the layer finds.
+# A loop over the heads and PyTorch's function must find what the layer finds.
 
 # %%
 torch.manual_seed(2)
@@ -345,7 +345,7 @@ plots.matrix(small.in_proj_weight, rows, range(4), title="in_proj_weight", unit=
 
 # %% [markdown]
 # Rows q0 to q3 make the query, of which q0 and q1 go to head 0. `state_dict()`, printed above, gives a module's tensors
-# by name, and `load_state_dict` reads such a dictionary. Carrying weights over is translating one into the other.
+# by name, and `load_state_dict` reads such a dictionary.
 
 # %% [markdown]
 # ### Exercise 6.4 · Unpack PyTorch's weights (5 points · 10 min · about 8 lines)
@@ -353,8 +353,8 @@ plots.matrix(small.in_proj_weight, rows, range(4), title="in_proj_weight", unit=
 # Write `weights_from_torch(module)`. It takes an `nn.MultiheadAttention` and returns a dictionary that the layer of 6.3
 # can load: `w_q.weight`, `w_k.weight`, `w_v.weight`, `w_o.weight`, and the same four with `.bias`. The output matrix is
 # `module.out_proj`. The tensors are copies: writing to them must not change the module. A module made with `bias=False`
-# has None as `in_proj_bias` and as `out_proj.bias`; return the four weights alone. (Modules made with `kdim`, `vdim` or
-# `add_bias_kv` do not occur.)
+# has None as `in_proj_bias` and as `out_proj.bias`; return the four weights alone. (`kdim`, `vdim` and `add_bias_kv` are
+# never set.)
 #
 # By hand: embed_dim = 1, `in_proj_weight` = (2, 3, 4) as a column. Then w_q.weight is [[2]], w_k.weight [[3]], w_v.weight
 # [[4]].
@@ -382,8 +382,8 @@ for name, value in weights_from_torch(small).items():
 check("6.4", weights_from_torch)
 
 # %% [markdown] teacher="6.4"
-# **Why this works.** The packed matrix is the three weights stacked along their output axis; `chunk(3)` cuts along axis 0.
-# `chunk` returns views, hence the clone. **Common wrong turns.** A transpose “because x @ W”; the order q, v, k; rows
+# **Why this works.** The packed matrix is the three weights stacked along their output axis; `chunk(3)` cuts along axis
+# 0. `chunk` returns views, hence the clone. **Common wrong turns.** A transpose “because x @ W”; the order q, v, k; rows
 # taken in steps of three, as some checkpoints are packed. **Another way.** Three slices of d_model rows.
 
 # %% [markdown]
@@ -420,18 +420,17 @@ plots.weights(torch.nan_to_num(as_it_is[0]), title="a causal mask, taken the wro
 
 # %% [markdown]
 # Every token looks at the future and at nothing else. The last token has no future: for its empty row the module returns
-# NaN, which gives this bug away. With a padding mask there is often no such row, and the model reads padding without a
-# word.
+# NaN, drawn as 0 here, which gives this bug away. With a padding mask there is often no such row, and the model reads
+# padding without a word.
 #
-# The shapes differ too. For a mask of its own in every sentence the module wants (B·H, n, m): one for every sentence
-# *and* head, all heads of sentence 0 first.
+# The shapes differ too. A mask for each sentence must be (B·H, n, m): one for every sentence *and* head.
 
 # %% [markdown]
 # ### Exercise 6.5 · The other polarity (5 points · 8 min · 1 to 4 lines)
 #
 # Write `to_torch_mask(allowed, n_heads)`. `allowed` is a Boolean tensor, True = may attend, (n, m) or (B, n, m). Return
-# the Boolean mask that `nn.MultiheadAttention` takes as `attn_mask`: True = forbidden, (n, m) in the first case and
-# (B·H, n, m) in the second, where entry b·H + h is the mask of sentence b for head h. `allowed` must stay as it was.
+# the Boolean mask that `nn.MultiheadAttention` takes as `attn_mask`: True = forbidden, (n, m) in the first case and (B·H,
+# n, m) in the second, where entry b·H + h is the mask of sentence b for head h. `allowed` must stay as it was.
 #
 # By hand: two sentences with one query and two keys, allowed [[[True, False]], [[False, True]]], and two heads. The
 # result is [[[False, True]], [[False, True]], [[True, False]], [[True, False]]].
@@ -458,8 +457,7 @@ check("6.5", to_torch_mask)
 # scores; `logical_not_`. **Another way.** `~allowed[:, None].expand(-1, n_heads, -1, -1).flatten(0, 1)`.
 
 # %% [markdown]
-# Beside it the module has `key_padding_mask`, (B, m), for padding: there, too, True = forbidden. With it, sentences of 5
-# and 3 tokens come out alike on both sides:
+# In the module's `key_padding_mask`, (B, m), too, True = forbidden. With it, sentences of 5 and 3 tokens agree:
 
 # %%
 real = torch.arange(5) < torch.tensor([5, 3])[:, None]  # (2, 5)
@@ -471,10 +469,10 @@ print("with padding, largest difference below 1e-6:", difference < 1e-6)
 # %% [markdown]
 # ## Eight heads at work
 #
-# Back to the model with eight heads, which solves its task. How have the heads divided the work? The next cell keeps the
-# eight maps of one sentence. Choose a head, and point at a token to see its weights alone.
+# Back to the model with eight heads, which solves its task. How have the heads divided the work? Choose a head, and point
+# at a token to see its weights alone.
 
-# %%
+# %% experiment="6.eight"
 eight, test = models[8], sentences(seed=10**6, count=512)
 with torch.no_grad():
     x = eight.kind(test) + eight.place.weight
@@ -486,26 +484,23 @@ plots.head_lines(maps[0], words, title="Eight heads, one sentence")
 # A line is as thick as its weight. In most heads the lines run parallel: every token looks the same number of places
 # back. All eight side by side:
 
-# %%
+# %% experiment="6.views"
 plots.head_view(maps[0], words, words, title="The same eight heads")
 
 # %% [markdown]
-# One sentence is an anecdote. Averaged over 512 sentences, how much weight does each head put on the token b places back?
+# Averaged over 512 sentences, how much weight does each head put on the token b places back?
 
-# %%
+# %% experiment="6.shares"
 diagonals = [torch.diagonal(maps[:, :, BACK:, BACK - b :], dim1=2, dim2=3) for b in range(5)]
 shares = torch.stack([diagonal.mean(dim=(0, 2)) for diagonal in diagonals], dim=-1)  # (8 heads, 5 distances)
 names, places = [f"head {h}" for h in range(8)], ["itself", "1 back", "2 back", "3 back", "4 back"]
 plots.matrix(shares, names, places, "Where the heads look", unit="mean weight")
 
 # %% [markdown]
-# Most heads look at one distance, and each of the four distances has a head, some have two. Training dealt these roles;
-# another seed deals them otherwise.
+# Most heads look at one distance, and every distance has at least one head. Another seed deals these roles otherwise.
 #
-# Texts about transformers like to give heads roles: one for syntax, one for pronouns, one for nearby words; several
-# flashlights, each on another part of the sentence. As a picture of what heads *can* do it is good. It breaks in two
-# places: nobody aims these flashlights, and several may shine on one spot. And a role that is read off a map stays a
-# guess until it is measured.
+# Heads are often compared to flashlights, each on another part of the sentence. The picture breaks in two places: nobody
+# aims these flashlights, and several may shine on one spot. A role read off a map stays a guess until it is measured.
 
 # %% [markdown]
 # ## What is a head worth?
@@ -550,13 +545,13 @@ check("6.6", prune_heads)
 
 # %% [markdown]
 # The experiment silences heads at the entrance of `w_o`, with a **hook**: a function that sees a module's input and may
-# replace it. Each head is taken out alone, and each of the four answers has a loss. How large is the largest?
+# replace it. Each head is taken out alone. How large is the largest loss of one of the four answers?
 
 # %%
 my_guess = None  # your guess: the largest loss of an answer when one of the eight heads is gone
 
 
-# %%
+# %% experiment="6.alone"
 def losses_without(gone):
     """The four losses on the test sentences when these heads bring nothing."""
     keep = torch.ones(8, 4)  # 8 heads of 4 numbers
@@ -574,13 +569,12 @@ guess(my_guess, measured=alone.max(), unit="nats")
 # %% [markdown]
 # All 32 losses, a row for each head that was taken out:
 
-# %%
+# %% experiment="6.losses"
 plots.matrix(alone, names, places[1:], "Loss of each answer without one head", unit="loss (nats)")
 
 # %% [markdown]
-# Taking out a head hurts one answer, the one it looked at, and leaves the other three alone. But compare the two tables
-# head by head: some with a clear map are missed by nobody, because another head fetches the same token. A map shows
-# where a head looks; only taking it out shows what it is worth.
+# Taking out a head hurts one answer, the one it looked at. But compare the two tables head by head: some with a clear map
+# are missed by nobody, because another head fetches the same token. Only taking a head out shows what it is worth.
 
 # %% [markdown]
 # ### One by one
@@ -590,7 +584,7 @@ plots.matrix(alone, names, places[1:], "Loss of each answer without one head", u
 # %%
 my_guess = None  # your guess: how many of the eight heads can go
 
-# %%
+# %% experiment="6.pruned"
 gone, path = [], [losses_without([]).mean()]
 while len(gone) < 8:
     left = {h: losses_without([*gone, h]).mean() for h in range(8) if h not in gone}
@@ -603,22 +597,22 @@ guess(my_guess, measured=sum(loss < 0.1 for loss in path[1:]), unit="heads")
 # %% [markdown]
 # The whole path:
 
-# %%
+# %% experiment="6.path"
 plots.lines(range(9), {"loss": np.array(path)}, "Pruning the trained model", "heads taken out", "loss (nats)")
 
 # %% [markdown]
-# The first head leaves hardly a trace; in the end the loss is that of guessing. Four heads are enough for this task, as
-# the beginning showed, and yet the best four of these eight are not: they learned to rely on the others. Michel and
-# others (2019) found the same in translators: most heads can go alone, far fewer together.
+# The first head leaves hardly a trace; in the end the loss is that of guessing. Four heads trained together are enough
+# for this task; the best four of these eight are not, since they learned to rely on the others. Michel and others (2019)
+# found the same in translators: most heads can go alone, far fewer together.
 
 # %% [markdown]
 # ## Heads may share keys and values
 #
 # When a model writes, it keeps the keys and values of all tokens so far: the **KV cache** of chapter 09. Every token, in
-# every layer, costs 2 · H_kv · d numbers, where H_kv is the number of **KV heads**. Queries are not kept. So let
-# several query heads read one KV head. With as many KV heads as heads this is multi-head attention, **MHA**; with one
-# for all it is multi-query attention, **MQA** (Shazeer 2019); in between, grouped-query attention, **GQA** (Ainslie and
-# others 2023).
+# every layer, costs 2 · H_kv · d numbers, where H_kv is the number of **KV heads**. Queries are not kept. So let several
+# query heads read one KV head. With as many KV heads as heads this is multi-head attention, **MHA**; with one for all it
+# is multi-query attention, **MQA** (Shazeer 2019); in between, grouped-query attention, **GQA** (Ainslie and others
+# 2023).
 
 # %%
 kinds = {"MHA": 8, "GQA": 2, "MQA": 1}
@@ -626,8 +620,7 @@ who = {name: np.repeat(np.eye(n_kv, dtype=bool), 8 // n_kv, axis=0) for name, n_
 plots.masks(who, title="8 query heads (down) and the KV head each reads (across)")
 
 # %% [markdown]
-# Neighbours share: with two KV heads, query heads 0 to 3 read KV head 0 and 4 to 7 read KV head 1. Every query head still
-# has a map of its own, since its queries are its own.
+# Neighbours share: with two KV heads, query heads 0 to 3 read KV head 0. Every query head still has a map of its own.
 
 # %% [markdown]
 # ### Exercise 6.7 · Several heads read one (6 points · 12 min · about 5 lines)
@@ -635,7 +628,7 @@ plots.masks(who, title="8 query heads (down) and the KV head each reads (across)
 # Write `grouped_query_attention(q, k, v)`: q is (B, H, n, d), k is (B, H_kv, m, d), v is (B, H_kv, m, d_v), and H_kv
 # divides H. Query head h attends to KV head h // (H / H_kv), with scale 1/√d and no mask. Return (B, H, n, d_v). Scores
 # may be in the thousands, and no input may be written to. torch's `softmax` is yours to use; `attn_ref.attention`,
-# `attn_ref.attention_scores` and `F.scaled_dot_product_attention` would do the sharing for you and are not.
+# `attn_ref.attention_scores` and `F.scaled_dot_product_attention` are not: they share heads by themselves.
 #
 # By hand: four query heads, two KV heads, one query and one key. All weights are 1, so with the values 10 and 20 the four
 # heads return 10, 10, 20, 20.
@@ -661,9 +654,10 @@ print(grouped_query_attention(ones, ones[:, :2], values).flatten())
 check("6.7", grouped_query_attention)
 
 # %% [markdown] teacher="6.7"
-# **Why this works.** After `repeat_interleave` each query head finds its KV head at its own place, and the rest is chapter
-# 02. **Common wrong turns.** `repeat`, which gives 0 1 0 1; repeating along the tokens; averaging the queries. **Another
-# way.** Fold the group into the queries, (B, H_kv, r·n, d): then nothing is copied, which is the point in a kernel.
+# **Why this works.** After `repeat_interleave` each query head finds its KV head at its own place, and the rest is
+# chapter 02. **Common wrong turns.** `repeat`, which gives 0 1 0 1; repeating along the tokens; averaging the queries.
+# **Another way.** Fold the group into the queries, (B, H_kv, r·n, d): then nothing is copied, which is the point in a
+# kernel.
 
 # %% [markdown]
 # ### Break it: invisible at both ends
@@ -690,7 +684,7 @@ for n_kv in (8, 2, 1):
 check("6.7", repeated_whole)
 
 # %% [markdown]
-# At both ends, 8 and 1, the bug is invisible; the criteria with counts in between catch it.
+# At both ends, 8 and 1, the bug is invisible; counts in between catch it.
 
 # %% [markdown]
 # ### What sharing costs
@@ -702,7 +696,7 @@ check("6.7", repeated_whole)
 my_guess = None  # your guess: the loss with the eight KV heads averaged into one (guessing costs 2.08)
 
 
-# %%
+# %% experiment="6.averaged"
 def averaged(model, n_kv_heads):
     """The same model, in which the KV heads of each group are replaced by their mean."""
     state = model.state_dict()
@@ -727,16 +721,16 @@ guess(my_guess, measured=at_once[-1], unit="nats")
 # %% [markdown]
 # For all counts of KV heads, with the bytes of cache that a token needs:
 
-# %%
+# %% experiment="6.sharing"
 both = {"heads averaged": np.array(at_once), "100 steps later": np.array(later)}
 plots.bars(both, labels, "Loss, and cache for each token", ylabel="loss (nats)", limit=4)
 
 # %% [markdown]
 # Averaged into one, the heads do worse than guessing: the model is certain, and wrong. A hundred steps repair it, a third
-# of the first training: the queries learn to find four distances in one set of keys. The cache is an eighth.
+# of the first training: the queries learn to find four distances in one set of keys.
 #
-# Do not conclude that MQA is free; this task is easy. On large models Ainslie and others measured a loss of quality for
-# MQA and little for GQA with 8 KV heads, both after further training with 5 % of the original computation.
+# This task is easy. On large models, after further training with 5 % of the original computation, Ainslie and others
+# measured a loss of quality for MQA and little for GQA with 8 KV heads.
 
 # %% [markdown]
 # ## Count, then time
@@ -777,9 +771,8 @@ check("6.8", attention_parameters)
 # turns.** 4 · d_model² always; W_k and W_v counted once; W_o taken for a square.
 
 # %% [markdown]
-# What a designer chooses, the **hyper-parameters** of the layer, are the number of heads, the size of a head and the
-# dropout probability. That H divides d_model is a custom: T5's largest model has 128 heads of 128 numbers at a d_model of
-# 1,024. For one layer:
+# The number of heads, the size of a head and the dropout probability are the layer's **hyper-parameters**: a designer
+# chooses them. H · d = d_model is a custom, and T5-11B departs from it. For one layer:
 
 # %%
 chosen = {  # d_model, heads, KV heads, head size
@@ -795,8 +788,8 @@ for name, (d_model, n_heads, n_kv, d) in chosen.items():
     print(f"{name:20} {n_heads:3} heads, {n_kv:3} KV: {weights:4.1f} million weights, {kib:5.2f} KiB a token")
 
 # %% [markdown]
-# Llama 3 8B keeps a quarter of the cache of Llama 2 7B. There is as much to multiply, since every query head still meets
-# every key. But for each new token the whole cache must be *read*. How many times faster is one query over 8,192 tokens
+# Llama 3 8B keeps a quarter of the cache of Llama 2 7B. Every query head still meets every key, so there is as much to
+# multiply; but for each new token the whole cache must be *read*. How many times faster is one query over 8,192 tokens
 # with 1 KV head than with 32?
 
 # %%
@@ -817,7 +810,7 @@ print({f"{n_kv} KV heads": f"{1000 * seconds:.1f} ms" for n_kv, seconds in faste
 guess(my_guess, measured=fastest[32] / fastest[1], unit="times")
 
 # %% [markdown]
-# The ratio depends on the machine; it lies above 1 where reading holds up computing. Chapter 08 makes a model of that.
+# The ratio depends on the machine; it lies above 1 where reading holds up computing (chapter 08).
 
 # %% [markdown]
 # ## Check yourself
@@ -851,8 +844,8 @@ guess(my_guess, measured=fastest[32] / fastest[1], unit="times")
 # size, w_k and w_v shrink, and the rest of the model is untouched.
 #
 # **3 points.** Maps are not importance; one must remove heads and measure the loss, also several at once. Averaging KV
-# heads breaks the model at first and needs more training, as our experiment showed. The cache becomes 32 times smaller, but
-# that is only the cache.
+# heads breaks the model at first and needs more training, as our experiment showed. The cache becomes 32 times smaller,
+# but that is only the cache.
 #
 # **2 points.** You cannot tell from the maps whether heads are useful, you should test it by removing them. Averaging
 # might also make it worse.
@@ -864,8 +857,7 @@ guess(my_guess, measured=fastest[32] / fastest[1], unit="times")
 # ## In real systems
 #
 # Newer models call `F.scaled_dot_product_attention` in a layer of their own; its `enable_gqa=True` (PyTorch 2.5, 2024)
-# shares KV heads. FlashAttention-2 (2023) does so in its kernel. vLLM (2023) reads the number of KV heads from a model's
-# configuration, to know how many tokens its cache can hold.
+# shares KV heads. FlashAttention-2 (2023) does so in its kernel.
 #
 # PaLM (2022) and Falcon 7B (2023) use MQA; Llama 2 70B (2023), Mistral 7B (2023) and Llama 3 (2024) use GQA. DeepSeek-V2
 # (2024) stores one short vector a token and makes all keys and values from it: **multi-head latent attention**.
@@ -874,10 +866,9 @@ guess(my_guess, measured=fastest[32] / fastest[1], unit="times")
 # ## Takeaways
 #
 # - Heads cost no parameters: 1, 2, 4 and 8 heads all had 5,920, and the loss went from above 1 nat to below 0.01.
-# - Cut, then exchange: a reshape straight to (B, H, n, d) has the right shape and gives each of two heads half of the
-#   *sentence*.
-# - True = may attend in `F.scaled_dot_product_attention`, True = forbidden in `nn.MultiheadAttention`: with the wrong one
-#   the first token's weight on itself was 0 in place of 1.
+# - Cut, then exchange: a reshape straight to (B, H, n, d) gives each of two heads half of the *sentence*.
+# - True = may attend in `F.scaled_dot_product_attention`, forbidden in `nn.MultiheadAttention`: with the wrong one the
+#   first token's weight on itself was 0 in place of 1.
 # - A map shows where a head looks, not its worth: without one head an answer's loss rose above 1 nat, while another head
 #   could go for less than 0.1.
 # - 8 KV heads in place of 32 keep a quarter of the cache. Ours, averaged from 8 into 1, did worse than guessing (2.08) and
@@ -889,12 +880,11 @@ progress(6)
 # %% [markdown]
 # ## Further reading
 #
-# - Vaswani and others, *Attention Is All You Need* (2017), section 3.2.2, and table 3 (A) for one head against many.
+# - Vaswani and others, *Attention Is All You Need* (2017), section 3.2.2, and table 3 (A).
 # - Michel, Levy and Neubig, *Are Sixteen Heads Really Better than One?* (2019); Voita and others, *Analyzing Multi-Head
 #   Self-Attention* (2019): pruning, and roles that were measured.
-# - Jain and Wallace, *Attention is not Explanation* (2019); Wiegreffe and Pinter, *Attention is not not Explanation*
-#   (2019).
-# - Bhojanapalli and others, *Low-Rank Bottleneck in Multi-head Attention Models* (2020): heads can become too small.
-# - Shazeer, *Fast Transformer Decoding: One Write-Head is All You Need* (2019); Ainslie and others, *GQA* (2023).
+# - Jain and Wallace, *Attention is not Explanation* (2019), and Wiegreffe and Pinter's answer (2019).
+# - Bhojanapalli and others, *Low-Rank Bottleneck* (2020): heads can become too small.
+# - Shazeer, *Fast Transformer Decoding* (2019); Ainslie and others, *GQA* (2023).
 #
 # Next: chapter 07, where such layers are stacked and learn what a pronoun points to.
