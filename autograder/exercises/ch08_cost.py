@@ -35,7 +35,7 @@ def one_head(rng):
 def many_heads(rng):
     yield dict(batch=2, n_heads=3, n_q=5, n_k=7, d_head=11)
     yield dict(batch=4, n_heads=1, n_q=3, n_k=3, d_head=2)
-    yield dict(batch=1, n_heads=12, n_q=640, n_k=1000, d_head=64)
+    yield dict(batch=1, n_heads=12, n_q=20, n_k=30, d_head=16)
 
 
 @pairs_cost.criterion("causal: only the pairs that may attend, the diagonal among them", points=2)
@@ -45,8 +45,8 @@ def only_the_past(rng):
     yield dict(batch=1, n_heads=1, n_q=1, n_k=8, d_head=2, causal=True)
     yield dict(batch=2, n_heads=3, n_q=5, n_k=7, d_head=11, causal=True)
     yield dict(batch=1, n_heads=1, n_q=4, n_k=4, d_head=7, causal=False)
-    n = int(rng.integers(500, 900))
-    yield dict(batch=1, n_heads=12, n_q=n, n_k=n, d_head=64, causal=True)
+    n = int(rng.integers(50, 90))
+    yield dict(batch=1, n_heads=12, n_q=n, n_k=n, d_head=8, causal=True)
 
 
 @pairs_cost.criterion("the count is an int, as a count is", points=1, same_dtype=True)
@@ -125,6 +125,22 @@ def average_of_a_whole_text(batch, n_heads, n_q, n_k, d_head, causal=False):
 def triangle_of_the_keys(batch, n_heads, n_q, n_k, d_head, causal=False):
     pairs = n_k * (n_k + 1) // 2 if causal else n_q * n_k
     return 4 * batch * n_heads * pairs * d_head
+
+
+@pairs_cost.mistake(
+    "The mask spares one of your two products only. A forbidden pair needs no score, and no share of a value either: in how many products does it drop out?"
+)
+def one_product_spared(batch, n_heads, n_q, n_k, d_head, causal=False):
+    pairs = n_q * (n_k - n_q) + n_q * (n_q + 1) // 2 if causal else n_q * n_k
+    return 2 * batch * n_heads * (n_q * n_k + pairs) * d_head
+
+
+@pairs_cost.mistake(
+    "You round the average number of keys before you multiply: two queries that see 4 and 5 keys see 9, not 8. Where in the line does `//` lose nothing?"
+)
+def average_rounded_down(batch, n_heads, n_q, n_k, d_head, causal=False):
+    keys = (n_k + n_k - n_q + 1) // 2 if causal else n_k
+    return 4 * batch * n_heads * n_q * keys * d_head
 
 
 @pairs_cost.mistake("The batch is missing: does a second sequence cost nothing?")
@@ -276,6 +292,20 @@ def taken_for_squares(batch, seq_len, d_model, n_heads, n_kv_heads, d_head):
     return 2 * batch * seq_len * (2 * d_model * d_model + 2 * d_model * n_kv_heads * d_head)
 
 
+@four_matrices.mistake(
+    "Only your W_o is a square of d_model by d_model. It reads the heads' outputs side by side: how many numbers are these?"
+)
+def w_o_for_a_square(batch, seq_len, d_model, n_heads, n_kv_heads, d_head):
+    return 2 * batch * seq_len * d_model * ((n_heads + 2 * n_kv_heads) * d_head + d_model)
+
+
+@four_matrices.mistake(
+    "You work d_head out of d_model and n_heads. It is given, and n_heads · d_head need not be d_model: where does your count read the argument?"
+)
+def d_head_worked_out(batch, seq_len, d_model, n_heads, n_kv_heads, d_head):
+    return 2 * batch * seq_len * 2 * d_model * (d_model // n_heads) * (n_heads + n_kv_heads)
+
+
 @four_matrices.mistake("All sequences of the batch pass through the matrices. Where does `batch` enter?")
 def one_sequence_alone(batch, seq_len, d_model, n_heads, n_kv_heads, d_head):
     return 2 * seq_len * 2 * d_model * d_head * (n_heads + n_kv_heads)
@@ -354,7 +384,7 @@ crossover = Exercise(
     "8.3",
     "Where the two lines cross",
     reference=crossover_length,
-    minutes=12,
+    minutes=15,
     forbids=("attn_ref.cost.crossover_length",),
 )
 
@@ -377,6 +407,7 @@ def fewer_kv_heads(rng):
 def with_feed_forward(rng):
     yield dict(d_model=8, n_heads=2, n_kv_heads=2, d_ff=32)
     yield dict(d_model=12, n_heads=3, n_kv_heads=1, d_ff=7)
+    yield dict(d_model=4096, n_heads=32, n_kv_heads=8, d_ff=14336)
 
 
 @crossover.criterion("causal: to the token, not roughly twice as far", points=1)
@@ -439,6 +470,14 @@ def feed_forward_ignored(d_model, n_heads, n_kv_heads, d_ff=0, causal=False):
 )
 def only_up(d_model, n_heads, n_kv_heads, d_ff=0, causal=False):
     keys = d_model + n_kv_heads * (d_model // n_heads) + d_ff / 2
+    return 2 * keys - 1 if causal else keys
+
+
+@crossover.mistake(
+    "You count three matrices in the feed-forward layer, as Llama has them. The statement names two: which are they?"
+)
+def three_matrices(d_model, n_heads, n_kv_heads, d_ff=0, causal=False):
+    keys = d_model + n_kv_heads * (d_model // n_heads) + 3 * d_ff / 2
     return 2 * keys - 1 if causal else keys
 
 
@@ -531,7 +570,7 @@ held_and_kept = Exercise(
     "8.4",
     "What is held, and what is kept",
     reference=activation_bytes,
-    minutes=13,
+    minutes=14,
     forbids=("attn_ref.cost.inference_bytes", "attn_ref.cost.training_bytes"),
 )
 
@@ -696,6 +735,33 @@ def one_log_sum_exp_a_token(batch, seq_len, n_layers, n_heads, d_head, dtype, ti
     return (ends, n_layers * (ends + 4 * batch * seq_len)) if tiled else (ends + 2 * matrix, n_layers * (ends + matrix))
 
 
+@held_and_kept.mistake(
+    "Your tiled training keeps one log-sum-exp for each row in a single layer. The backward pass goes through all of them: where do the layers enter?"
+)
+def log_sum_exp_of_one_layer(batch, seq_len, n_layers, n_heads, d_head, dtype, tiled=False):
+    rows, size = batch * n_heads * seq_len, dtype.itemsize
+    ends, matrix = 4 * rows * d_head * size, rows * seq_len * size
+    return (ends, n_layers * ends + 4 * rows) if tiled else (ends + 2 * matrix, n_layers * (ends + matrix))
+
+
+@held_and_kept.mistake(
+    "Your tiled training keeps two numbers for each row, the largest score and the sum, perhaps. The log-sum-exp holds both in one: how many bytes is a float32?"
+)
+def maximum_and_sum(batch, seq_len, n_layers, n_heads, d_head, dtype, tiled=False):
+    rows, size = batch * n_heads * seq_len, dtype.itemsize
+    ends, matrix = 4 * rows * d_head * size, rows * seq_len * size
+    return (ends, n_layers * (ends + 8 * rows)) if tiled else (ends + 2 * matrix, n_layers * (ends + matrix))
+
+
+@held_and_kept.mistake(
+    "Your training adds the scores of the layer at work. They are there at the peak, but nothing keeps them: what does the table of the statement list?"
+)
+def scores_of_the_last_layer(batch, seq_len, n_layers, n_heads, d_head, dtype, tiled=False):
+    rows, size = batch * n_heads * seq_len, dtype.itemsize
+    ends, matrix = 4 * rows * d_head * size, rows * seq_len * size
+    return (ends, n_layers * (ends + 4 * rows)) if tiled else (ends + 2 * matrix, n_layers * (ends + matrix) + matrix)
+
+
 @held_and_kept.mistake("The two numbers are there in the wrong order: inference comes first, training second.")
 def training_first(batch, seq_len, n_layers, n_heads, d_head, dtype, tiled=False):
     rows, size = batch * n_heads * seq_len, dtype.itemsize
@@ -762,7 +828,7 @@ cache_size = Exercise(
     "8.5",
     "How large the cache is",
     reference=kv_cache_bytes,
-    minutes=7,
+    minutes=6,
     forbids=("attn_ref.cost.kv_cache_bytes",),
 )
 
@@ -944,6 +1010,9 @@ def both_sides(rng):
     yield dict(**chunk, ridge=12.5)
     yield dict(**chunk, ridge=11.5)
     yield dict(**chunk, ridge=12)
+    chunk |= dict(n_heads=8, n_kv_heads=2)  # 27.4286 FLOP/byte
+    yield dict(**chunk, ridge=20)
+    yield dict(**chunk, ridge=27.4)
     yield dict(part="bound", n_q=1, n_k=500, n_heads=8, n_kv_heads=8, d_head=64, dtype="bfloat16", ridge=295)
     yield dict(part="bound", n_q=4096, n_k=4096, n_heads=8, n_kv_heads=8, d_head=64, dtype="bfloat16", ridge=295)
 
@@ -1042,6 +1111,25 @@ def memory_at_the_ridge(n_q, n_k, n_heads, n_kv_heads, d_head, dtype, ridge):
 
 
 @who_sets_the_pace.mistake(
+    "Your verdict is right where no KV head is shared. Sharing saves bytes and so raises the intensity: which intensity do you compare with the ridge?"
+)
+def verdict_without_sharing(n_q, n_k, n_heads, n_kv_heads, d_head, dtype, ridge):
+    flops = 4 * n_heads * n_q * n_k * d_head
+    intensity = flops / (2 * (n_heads * n_q + n_kv_heads * n_k) * d_head * dtype.itemsize)
+    unshared = flops / (2 * n_heads * (n_q + n_k) * d_head * dtype.itemsize)
+    return intensity, "memory" if unshared < ridge else "compute"
+
+
+@who_sets_the_pace.mistake(
+    "Your verdict rounds the intensity first. 27.43 is above a ridge of 27.4, and 27 is not: what is compared?"
+)
+def verdict_of_a_rounded_intensity(n_q, n_k, n_heads, n_kv_heads, d_head, dtype, ridge):
+    flops = 4 * n_heads * n_q * n_k * d_head
+    intensity = flops / (2 * (n_heads * n_q + n_kv_heads * n_k) * d_head * dtype.itemsize)
+    return intensity, "memory" if round(intensity) < ridge else "compute"
+
+
+@who_sets_the_pace.mistake(
     "One query means memory and many mean compute in your answer, whatever the ridge is. A chunk of 16 queries can be either: what has to be compared?"
 )
 def by_the_number_of_queries(n_q, n_k, n_heads, n_kv_heads, d_head, dtype, ridge):
@@ -1101,7 +1189,7 @@ longest = Exercise(
     "8.7",
     "The longest text that fits",
     reference=longest_context,
-    minutes=13,
+    minutes=15,
     forbids=("attn_ref.cost.longest_context", "bisect.bisect", "bisect.bisect_left", "bisect.bisect_right"),
 )
 MOST_QUESTIONS = 200
@@ -1137,6 +1225,8 @@ def any_ledger(rng):
     yield dict(memory_bytes=5_000, fixed=900, a_token=11)
     yield dict(memory_bytes=90_000, fixed=77, a_token=5, a_pair=3)
     yield dict(memory_bytes=3_000, fixed=100, a_token=13, block=16)
+    yield dict(memory_bytes=500, a_token=1, block=100)  # 401 to 500 tokens all fill it to the last byte
+    yield dict(memory_bytes=6_000, a_token=3, block=1000)
     yield dict(memory_bytes=40_000, a_pair=1, fixed=39_000)
 
 
@@ -1154,6 +1244,7 @@ def millions(rng):
     yield dict(memory_bytes=80 * 2**30, fixed=16 * 2**30, a_token=1_237)
     yield dict(memory_bytes=24 * 2**30, a_token=256, a_pair=8)
     yield dict(memory_bytes=2**40 + int(rng.integers(1000)), a_token=2)
+    yield dict(memory_bytes=2**45 - 1, a_token=67)
 
 
 @longest.mistake(
@@ -1166,6 +1257,22 @@ def must_leave_something(memory_bytes, bytes_at):
     while too_long - fits > 1:
         middle = (fits + too_long) // 2
         fits, too_long = (middle, too_long) if bytes_at(middle) < memory_bytes else (fits, middle)
+    return fits
+
+
+@longest.mistake(
+    "You stop at the first length that fills the memory exactly. A ledger may stand still for a while, as one in blocks does: might the next length need no more?"
+)
+def stops_when_full(memory_bytes, bytes_at):
+    fits, too_long = 0, 1
+    while bytes_at(too_long) <= memory_bytes:
+        fits, too_long = too_long, 2 * too_long
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        needed = bytes_at(middle)
+        if needed == memory_bytes:
+            return middle
+        fits, too_long = (middle, too_long) if needed < memory_bytes else (fits, middle)
     return fits
 
 

@@ -3,7 +3,7 @@
 #
 # You count the operations and the bytes of attention before it runs, and then run it to see whether you were right.
 #
-# 110 min · CPU · PyTorch · needs 06, and 07 for the parts of a layer
+# 115 min · CPU · PyTorch · needs 06, and 07 for the parts of a layer
 
 # %% [markdown]
 # When you have finished, you will be able to
@@ -37,7 +37,7 @@ torch.set_num_threads(1)  # one core, so that the number of cores stays out of w
 my_guess = None  # your guess: how many times as long does the layer take for 1,280 tokens as for 128?
 
 
-# %%
+# %% experiment="8.clock"
 def median_ms(run, *inputs, repeats=5):
     """Milliseconds that the core works on one call: waiting for other programs does not count."""
     settings = {"warm_up": 0, "sample_s": 0.05, "most_foreign": 1e9, "clock": time.process_time}
@@ -51,8 +51,8 @@ times_as_long = median_ms(layer, long, repeats=3) / median_ms(layer, short)
 guess(my_guess, measured=times_as_long, unit="times as long")
 
 # %% [markdown]
-# Nowhere near 100; on most machines around 10. A clock measures a machine too, and the cell below names yours. A count of
-# operations holds everywhere, so count first.
+# Nowhere near 100; on most machines between 5 and 15. A clock measures a machine too, and the cell below names yours. A
+# count of operations holds everywhere, so count first.
 
 # %%
 print(bench.machine())
@@ -223,7 +223,7 @@ plots.lines(lengths, series, title, "length of the text", "million FLOPs", logx=
 # The **feed-forward** part of chapter 07, two matrices from d_model to d_ff numbers and back, lifts the flat line.
 
 # %% [markdown]
-# ### Exercise 8.3 · Where the two lines cross (5 points · 12 min · about 4 lines)
+# ### Exercise 8.3 · Where the two lines cross (5 points · 15 min · about 4 lines)
 #
 # Write `crossover_length(d_model, n_heads, n_kv_heads, d_ff=0, causal=False)`: the length n at which attention (n queries,
 # n keys) costs exactly as many FLOPs as the weights. These are the four projections of 8.2 and, where d_ff is not 0, a
@@ -296,7 +296,7 @@ share = [n / (n + crossing) for n in texts]
 plots.bars(share, [f"{n:,}" for n in texts], "Attention's share of a layer's FLOPs", "share", limit=1)
 
 # %% [markdown]
-# At 2,048 tokens attention is a twenty-fifth of the work, at 131,072 seven tenths. A **backward pass** costs twice the
+# At 2,048 tokens attention is 4 per cent of the work, at 131,072 it is 71. A **backward pass** costs twice the
 # forward pass, because each matrix product has two gradients, each a product of the same size. A training step costs
 # three times as much, then, with the same crossover.
 
@@ -322,7 +322,7 @@ print(f"1 GiB is 2**30 = {2**30:,} bytes; a GB on a price tag is 10**9 bytes, 7 
 # pass it keeps the log-sum-exp (chapter 02) of each row, always as float32, and computes the weights again.
 
 # %% [markdown]
-# ### Exercise 8.4 · What is held, and what is kept (6 points · 13 min · about 6 lines)
+# ### Exercise 8.4 · What is held, and what is kept (6 points · 14 min · about 6 lines)
 #
 # Write `activation_bytes(batch, seq_len, n_layers, n_heads, d_head, dtype, tiled=False)`, which returns the pair
 # `(inference, training)` in bytes. Every query head has its own keys and values; `dtype` is torch's.
@@ -365,14 +365,14 @@ check("8.4", activation_bytes)
 # %% [markdown]
 # ### Meet it: layers on a scale
 #
-# Stack bare attention, one head of 32, for 3,072 tokens in float32. A table of scores takes 36 MiB. How much do eight
-# layers need beyond their input when nothing is trained, in such tables?
+# Stack bare attention, one head of 32, for 3,072 tokens in float32. A table of scores takes 36 MiB. Nothing is
+# trained. How many such tables do eight layers need beyond their input?
 
 # %%
 my_guess = None  # your guess: memory of 8 layers in inference, in tables of 36 MiB
 
 
-# %%
+# %% experiment="8.layers"
 def stack(x, n_layers):
     for _ in range(n_layers):
         x = naive_attention(x, x, x)
@@ -390,7 +390,7 @@ guess(my_guess, measured=peak_mib(stack, x, 8) / table, unit="tables")
 # Two: scores and weights of the layer at work. Now with gradients switched on. The ledger says one table for each layer,
 # and at the peak the scores of the last one are there as well.
 
-# %%
+# %% experiment="8.training"
 trained = x.clone().requires_grad_()
 n_layers = [1, 2, 4, 8]
 kept = [cost.training_bytes(1, 3072, count, 1, 32, "float32") / 2**20 for count in n_layers]
@@ -427,7 +427,7 @@ print("at 8,192 tokens:", {name: round(values[4]) for name, values in gib.items(
 # **KV cache**; chapter 09 builds one.
 
 # %% [markdown]
-# ### Exercise 8.5 · How large the cache is (5 points · 7 min · about 2 lines)
+# ### Exercise 8.5 · How large the cache is (5 points · 6 min · about 2 lines)
 #
 # Write `kv_cache_bytes(batch, seq_len, n_layers, n_kv_heads, d_head, dtype)`: the bytes of the keys and values of
 # `batch` requests of seq_len tokens, in every layer and for every KV head, d_head numbers each. `dtype` is any torch
@@ -460,8 +460,8 @@ check("8.5", kv_cache_bytes)
 # %% [markdown]
 # ### Break it: a formula that is passed around
 #
-# One of the articles that this course grew from puts the cache at “batch × seq_len × num_kv_heads × head_dim × 2 ×
-# dtype_bytes”. Llama 3 8B has 32 layers and 8 KV heads of 128. For 32,768 tokens in bfloat16:
+# An article puts the cache at “batch × seq_len × num_kv_heads × head_dim × 2 × dtype_bytes”. Llama 3 8B has 32 layers and
+# 8 KV heads of 128. For 32,768 tokens in bfloat16:
 
 
 # %%
@@ -498,8 +498,8 @@ plots.bars(kib, shared, "Cache for one token, by number of KV heads", "KiB", lim
 # **arithmetic intensity** is its FLOPs divided by the bytes it moves. Where that is low, the arithmetic waits for memory.
 #
 # What can be reached is the smaller of intensity · bandwidth and peak: a slope and a flat roof, hence **roofline**. The
-# two meet at the **ridge**, peak / bandwidth.
-# An NVIDIA H100's data sheet names 989 TFLOP/s for 16-bit numbers and 3.35 TB/s: its ridge lies at 295 FLOP/byte.
+# two meet at the **ridge**, peak / bandwidth. By its data sheet an NVIDIA H100 (SXM) does 989 TFLOP/s on dense matrices of
+# 16-bit numbers, at 3.35 TB/s: its ridge lies at 295 FLOP/byte.
 #
 # A prompt is read with all its queries at once: **prefill**. Then each new token brings one query that reads the whole
 # cache: **decode**.
@@ -544,7 +544,7 @@ check("8.6", bound_by)
 # heads.
 
 # %%
-my_guess = None  # your guess: how many times the intensity of decode (32 KV heads) has tiled prefill?
+my_guess = None  # your guess: the intensity of tiled prefill, divided by that of decode with 32 KV heads
 
 # %%
 places = {}
@@ -559,7 +559,7 @@ for name, n_q, kv_heads, tiled in (
 guess(my_guess, measured=places["prefill of 4,096, tiled"] / places["decode, 32 KV heads"], unit="times")
 
 # %% [markdown]
-# About 2,048. In prefill each key that is fetched serves 4,096 queries, in decode one; the half is lost to q and out.
+# About 2,048. In prefill each key that is fetched serves 4,096 queries, in decode one. Half of that gain is lost to q and out.
 
 # %%
 plots.roofline(places, 989e12, 3.35e12, title="Attention of 32 heads on an H100, by its data sheet")
@@ -573,13 +573,13 @@ plots.roofline(places, 989e12, 3.35e12, title="Attention of 32 heads on an H100,
 # ### The same arithmetic in another order
 #
 # “Tens of times faster to train than an RNN”, articles say of attention. An RNN must finish one token before the next
-# begins. Multiply 32 tokens with a matrix of 4,096 by 4,096, together, and then one by one: the same 1.07 billion FLOPs. How many times
-# as long does the second take?
+# begins. Multiply 32 tokens with a matrix of 4,096 by 4,096, together, and then one by one: the same 1.07 billion FLOPs.
+# How many times as long does the second take?
 
 # %%
 my_guess = None  # your guess: time one by one, divided by time together
 
-# %%
+# %% experiment="8.order"
 tokens, matrix = torch.randn(32, 4096), torch.randn(4096, 4096)
 
 
@@ -602,13 +602,13 @@ guess(my_guess, measured=median_ms(one_by_one) / together, unit="times as long")
 # Measure both speeds of this machine's core, by a matrix product and by a copy, which reads and writes. Then place
 # attention under the roof, with 8 heads of 64 in float32.
 
-# %%
+# %% experiment="8.speeds"
 square, read, written = torch.randn(1024, 1024), torch.randn(2**25), torch.empty(2**25)
 peak = 2 * 1024**3 / median_ms(torch.matmul, square, square) * 1000
 bandwidth = 2 * read.nbytes / median_ms(written.copy_, read) * 1000
 print(f"{peak / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s, ridge {peak / bandwidth:.1f} FLOP/byte")
 
-# %%
+# %% experiment="8.roof"
 under = {}
 for name, n_q, n_k in (("prefill of 2,048", 2048, 2048), ("decode, 32,768 keys", 1, 32768)):
     q, k, v = torch.randn(1, 8, n_q, 64), *torch.randn(2, 1, 8, n_k, 64)
@@ -640,7 +640,7 @@ guess(my_guess, measured=naive_bytes / 2**30, unit="GiB")
 # FLOPs for both, 16 times the memory for the naive program, and 4 times for SDPA.
 
 
-# %%
+# %% experiment="8.lengths"
 def on_random(run, n):
     return run(*torch.randn(3, 1, 1, n, 32))  # made inside the call, so that they are weighed too
 
@@ -656,7 +656,7 @@ for i, n in enumerate(lengths):
             time_ms[name][i] = median_ms(run, q, k, v, repeats=2)
             memory_mib[name][i] = peak_mib(on_random, run, n)
 
-# %%
+# %% experiment="8.curves"
 predicted = {}
 for name, tiled in (("naive", False), ("SDPA", True)):
     grown = [time_ms[name][0] * (n / 2048) ** 2 for n in lengths]
@@ -670,7 +670,7 @@ plots.time_and_memory(lengths, measured | predicted, title="One head of 32, floa
 # texts only. Times climb roughly as the square; the prediction starts from 2k and knows nothing of tables that outgrow the
 # processor's caches.
 
-# %%
+# %% experiment="8.growth"
 for name, first, last in (("naive", 0, 2), ("SDPA", 0, 2), ("SDPA", 2, 4)):
     by_time = time_ms[name][last] / time_ms[name][first]
     by_memory = memory_mib[name][last] / memory_mib[name][first]
@@ -684,7 +684,7 @@ for name, first, last in (("naive", 0, 2), ("SDPA", 0, 2), ("SDPA", 2, 4)):
 # is handed over as a *function* of the length.
 
 # %% [markdown]
-# ### Exercise 8.7 · The longest text that fits (5 points · 13 min · about 8 lines)
+# ### Exercise 8.7 · The longest text that fits (5 points · 15 min · about 8 lines)
 #
 # Write `longest_context(memory_bytes, bytes_at)`. `bytes_at(n)` gives the bytes that a text of n tokens needs, for any
 # whole n from 1 on. It never shrinks as n grows, and exceeds any memory in the end. Return the largest n that needs no
@@ -769,7 +769,7 @@ plots.lines(lengths, mib, "Where the memory ends", "length", "MiB")
 # The naive curve meets the limit at the predicted length; the tiled one stays near the bottom. Now run the naive program
 # at 90 % of that length, and at 110 %. (The limit needs Linux. Elsewhere the cell says that it was not tried.)
 
-# %%
+# %% experiment="8.limit"
 setup = """
 import torch
 def run(n):
