@@ -3,7 +3,7 @@
 #
 # You write every mask in common use, and a detector that finds out whether a function looks into the future.
 #
-# 120 min · CPU · NumPy · needs 02
+# 135 min · CPU · NumPy · needs 02
 
 # %% [markdown]
 # When you have finished, you will be able to
@@ -82,7 +82,7 @@ def train(allowed, steps=400, rate=10.0):
 # %%
 my_guess = None  # your guess: its loss after 400 steps, in nats
 
-# %%
+# %% experiment="4.train"
 honest_mask = attn_ref.causal_mask(16, 16)
 leaky_mask = attn_ref.causal_mask(17, 17)[1:, :-1]  # every row is that of the next token
 honest, honest_losses = train(honest_mask)
@@ -92,15 +92,15 @@ guess(my_guess, measured=leaky_losses[-50:].mean(), unit="nats")
 # %% [markdown]
 # Here are both, from the first step to the last.
 
-# %%
+# %% experiment="4.curves"
 floor = np.full(400, np.log(3))
 curves = {"honest mask": honest_losses, "off by one": leaky_losses, "log 3": floor}
 plots.lines(range(400), curves, "Next-token prediction", "step", "loss (nats)")
 
 # %% [markdown]
-# One curve comes down to log 3 and stays there. The other falls far below what is possible. Every batch is fresh, so
-# this is no overfitting, and a validation set, read through the same mask, would agree. By the end of the chapter you
-# will know what that model is worth, and have written the tool that tells the two apart.
+# One curve comes down to log 3 and stays there. The other falls far below what is possible; what is left is the loss
+# of the last token, which has nothing to copy. Every batch is fresh, so this is no overfitting, and a validation set,
+# read through the same mask, would agree. By the end you will know what that model is worth.
 
 # %% [markdown]
 # ## A mask is a table of yes and no
@@ -126,8 +126,7 @@ out, weights = attn_ref.attention(x, x, x, allowed=causal, return_weights=True)
 plots.weights(weights, sentence.TOKENS, sentence.TOKENS, "weights", allowed=causal)
 
 # %% [markdown]
-# Every row still sums to 1. The first token can only read itself, and the last row is that of chapter 02. One masked pass
-# equals six runs, in each of which the future has not been written yet:
+# Every row still sums to 1. One masked pass equals six runs, in each of which the future has not been written yet:
 
 # %%
 one_by_one = [attn_ref.attention(x[i : i + 1], x[: i + 1], x[: i + 1])[0] for i in range(6)]
@@ -214,8 +213,7 @@ plots.batches({"three texts of 6, 3 and 4 tokens": short_texts})
 
 # %% [markdown]
 # Hatched cells hold padding. No query may read it, so the mask hides *keys*. Queries need not be hidden: what a padded
-# position reads is thrown away, and an empty row asks for trouble, as you will see. An encoder, often said to have no
-# restriction, has this one.
+# position reads is thrown away, and an empty row asks for trouble.
 
 # %% [markdown]
 # ### Exercise 4.2 · Which keys are text? (5 points · 6 min · about 2 lines)
@@ -259,8 +257,7 @@ two_layers = near @ near  # True where some token in between is seen by one and 
 plots.masks({"1 layer": near, "2 layers": two_layers, "4 layers": two_layers @ two_layers})
 
 # %% [markdown]
-# Each layer reaches two tokens further back, one less than the window. How much survives on the way is a question for
-# chapter 13.
+# Each layer reaches two tokens further back, one less than the window.
 
 # %% [markdown]
 # ### Exercise 4.3 · No further back than the window (5 points · 8 min · about 3 lines)
@@ -269,7 +266,7 @@ plots.masks({"1 layer": near, "2 layers": two_layers, "4 layers": two_layers @ t
 # positions, as in 4.1. A query at position p sees the keys from p - window + 1 up to p, those that exist. `window` is at
 # least 1 and may be larger than the text. You may build on `causal_mask`, yours or that of `attn_ref`.
 #
-# By hand, with a window of 3, query 0 of 2 stands at position 3 of 5 and sees the keys 1, 2 and 3.
+# By hand, with a window of 3, query 0 of 2 stands at position 3 (of 0 to 4) and sees the keys 1, 2 and 3.
 
 
 # %% exercise="4.3"
@@ -336,8 +333,8 @@ for name, count in (("padded", 64), ("packed", len(rows))):
     print(f"{name}: {count} rows, {text:.0%} text, {needed:.0%} of the scores lie within one document")
 
 # %% [markdown]
-# Packing leaves a fifth of the rows. But now strangers share a row, and a causal mask lets the second document read the
-# first. What does that change? Let the two halves of the sentence be two documents.
+# Packing needs a fifth as many rows. But strangers share them: two scores in three are of no use, and a causal mask lets
+# the second document read the first. What does that change? Let the two halves of the sentence be two documents.
 
 # %%
 alone = np.concatenate([attn_ref.attention(part, part, part, causal=True) for part in (x[:3], x[3:])])
@@ -348,16 +345,16 @@ names = ["causal mask alone", "with a border"]
 plots.matrix(change, names, sentence.TOKENS, "Against each alone", "change")
 
 # %% [markdown]
-# Under a causal mask alone the second document comes out different. A model trained so learns to pick up threads of a
-# stranger's conversation. With a border between the documents, packing changes nothing.
+# Under a causal mask alone the second document comes out different. With a border between the documents, packing
+# changes nothing.
 
 # %% [markdown]
 # ### Exercise 4.4 · Several documents in one row (5 points · 8 min · about 3 lines)
 #
 # Write `document_mask(doc_ids)`. `doc_ids` is an array of n whole numbers: `doc_ids[i]` names the document of token i,
-# and the tokens of a document stand side by side. Ids are names, in no order, and may be negative. Return a bool array
-# (n, n): a token sees itself and what came before it in its own document. `doc_ids` must stay as it was. Again you may
-# build on `causal_mask`.
+# and the tokens of a document stand side by side. Ids are names: any whole numbers of int64, in no order. Return a
+# bool array (n, n): a token sees itself and what came before it in its own document. `doc_ids` must stay as it was.
+# Again you may build on `causal_mask`.
 #
 # By hand, `document_mask(np.array([7, 7, 9]))`: token 0 sees itself, token 1 sees tokens 0 and 1, token 2 sees itself.
 
@@ -385,8 +382,8 @@ check("4.4", document_mask)
 # %% [markdown]
 # ## The zoo
 #
-# Conditions join with `&`, so that a few rules make many masks. One more rule is a **prefix**: the first tokens, such as
-# a question, are read as by an encoder, and the answer after them is written as by a decoder.
+# Conditions join with `&`. One more rule is a **prefix**: the first tokens, such as a question, are read as by an
+# encoder, and the answer after them is written as by a decoder.
 
 # %%
 ids = np.array([1, 1, 1, 2, 2, 3, 3, 3])
@@ -403,7 +400,7 @@ zoo = {
 plots.masks(zoo)
 
 # %% [markdown]
-# The future is at the upper right. Encoders look into it, a prefix does within itself, and the others have it hatched.
+# The future is at the upper right. Encoders see it, tokens of a prefix see each other, and the other masks hide it.
 
 # %% [markdown]
 # ## A row with nothing to see
@@ -444,7 +441,7 @@ print("the course:         ", attn_ref.softmax(np.full(3, -np.inf)) @ values)
 
 # %% [markdown]
 # Added in float64, -1e9 keeps every difference, and the row is read as if there were no mask. In float32 the
-# differences drown, and it is the average again. Under a causal mask, both read the future.
+# differences drown, and it is the average again. Either way, an empty row of the mask above reads what comes later.
 #
 # So there is a **contract**, and every function of this course keeps it: a query with nothing to attend to gets weights
 # of 0, the output 0 and the gradient 0, never NaN and never an average.
@@ -467,14 +464,15 @@ guess(my_guess, measured=after[0].sum())
 # has an influence.
 
 # %% [markdown]
-# ### Exercise 4.5 · Shares among the visible (7 points · 15 min · about 6 lines)
+# ### Exercise 4.5 · Shares among the visible (7 points · 20 min · about 6 lines)
 #
 # Write `masked_softmax(scores, mask)`. `scores` (..., n_k) are finite numbers up to ±100,000, whole or not; `mask` is
 # an array of bool that broadcasts to their shape. Return shares of that shape: along the last axis the visible keys
 # share 1 in proportion to exp(score), and hidden keys get exactly 0, however large their scores are. A row with nothing
 # visible gets 0 everywhere. Both inputs must stay as they were.
 #
-# Start from `np.exp`; `attn_ref.softmax` knows about empty rows already, and is not for use here.
+# Start from `np.exp`. `attn_ref.softmax` knows about empty rows already; in a graded class, an answer that calls it
+# gets 0 points.
 #
 # By hand: the scores (0, log 3, 5) with the mask (True, True, False) give (0.25, 0.75, 0).
 
@@ -521,8 +519,7 @@ plots.weights(across, sentence.TOKENS, FRENCH, title="English queries, French ke
 
 # %% [markdown]
 # Each word finds its translation (a scale of 4 makes the map easy to read); “le” stands twice and gets equal shares.
-# No causal mask belongs here: the French sentence is complete before the first English word. Its padding, if it has
-# any, must be hidden.
+# No causal mask belongs here: the French sentence is complete before the first English word.
 #
 # | | queries from | keys and values from | mask |
 # |---|---|---|---|
@@ -533,11 +530,11 @@ plots.weights(across, sentence.TOKENS, FRENCH, title="English queries, French ke
 # %% [markdown]
 # ### Exercise 4.6 · Read another text (6 points · 12 min · about 5 lines)
 #
-# Write `cross_attention(x, memory, w_q, w_k, w_v, memory_mask=None)`. x is (..., n, d), memory (..., m, d_m), with the
-# same leading axes or none; w_q is (d, a), w_k (d_m, a), w_v (d_m, c). Queries are x w_q; keys and values are made from
-# the memory. The scale is 1/√a, the result (..., n, c). `memory_mask`, if given, is an array of bool, (m,) for
-# all texts or (..., m) for each its own: True where a token of the memory may be read. Who may read nothing gets 0. No
-# input may be written to.
+# Write `cross_attention(x, memory, w_q, w_k, w_v, memory_mask=None)`. x is (..., n, d) and memory (..., m, d_m); the
+# leading axes, if any, are the same in both. w_q is (d, a), w_k (d_m, a), w_v (d_m, c). Queries are x w_q; keys and
+# values are made from the memory. The scale is 1/√a, the result (..., n, c). `memory_mask`, if given, is an array of
+# bool, (m,) for all texts or (..., m) for each its own: True where a token of the memory may be read. Who may read
+# nothing gets 0. No input may be written to.
 #
 # Build on `attn_ref.softmax`, `attn_ref.attention` or your own functions. By hand, with d = d_m = a = 1: the token 1,
 # the memory log 3 and 0, w_q = w_k = 1 and w_v = (1, 2). The scores are log 3 and 0, the weights ¾ and ¼, the values
@@ -573,8 +570,7 @@ check("4.6", cross_attention)
 # ## The same array, read the other way round
 #
 # Here, as in PyTorch's `scaled_dot_product_attention`, True means *may attend*. In the older `nn.MultiheadAttention` True
-# means *ignore*. (Masks of floats are added to the scores by both: 0 and -inf.) Nothing complains when the two are mixed
-# up. Below is one causal mask as each would read it.
+# means *ignore*. Nothing complains when the two are mixed up. Below is one causal mask as each would read it.
 
 # %%
 plots.masks({"True = may attend": attn_ref.causal_mask(6, 6), "True = ignore": ~attn_ref.causal_mask(6, 6)})
@@ -588,7 +584,7 @@ plots.masks({"True = may attend": attn_ref.causal_mask(6, 6), "True = ignore": ~
 #
 # Back to the two models of the beginning. First, where does the leaky one look?
 
-# %%
+# %% experiment="4.look"
 sample = write_texts(np.random.default_rng(8), 500)
 _, _, (q, k, v) = predict(leaky, sample[:1, :-1], leaky_mask)
 _, leaky_weights = attn_ref.attention(q[0], k[0], v[0], allowed=leaky_mask, return_weights=True)
@@ -603,7 +599,7 @@ plots.weights(leaky_weights, title="Leaky model, one text", allowed=leaky_mask)
 my_guess = None  # your guess: a share between 0 and 1; blind guessing would give 0.25
 
 
-# %%
+# %% experiment="4.write"
 def possible(model, mask):
     """Write 500 texts token by token.  -> the share of tokens that may follow the one before"""
     rng = np.random.default_rng(9)
@@ -619,10 +615,10 @@ def possible(model, mask):
 guess(my_guess, measured=possible(leaky, leaky_mask))
 
 # %% [markdown]
-# Less than blind guessing. Here are both models, with their losses on new texts: once under their own mask,
-# once under the honest one.
+# Less than blind guessing. With no neighbour to copy it copies itself, over and over, and only 2 of the 12 tokens may
+# follow themselves. Here are both models, with their losses on new texts: under their own mask and under the honest one.
 
-# %%
+# %% experiment="4.bill"
 bill = {}
 for name, model, mask in (("honest", honest, honest_mask), ("leaky", leaky, leaky_mask)):
     shares = [attn_ref.softmax(predict(model, sample[:, :-1], one)[0]) for one in (mask, honest_mask)]
@@ -632,8 +628,7 @@ plots.bars(bill, ["its own mask", "the honest mask"], "Loss on 500 new texts", "
 
 # %% [markdown]
 # Under its own mask the leaky model is ahead, on new texts too. Where the future is hidden it does worse than blind
-# guessing, 2.48. “Training cheats and inference breaks down” is the short form; the treacherous part is that every
-# number before inference looks *better*.
+# guessing, 2.48. The treacherous part is that every number before the model writes looks *better*.
 
 # %% [markdown]
 # ## Ask the function, not its author
@@ -658,23 +653,23 @@ plots.masks(measured)
 
 # %% [markdown]
 # Read queries as outputs and keys as inputs: a cell is filled where the output moved. That is the mask that a function
-# *has*, whatever its code says. Smooth with the first, and a forecast has seen tomorrow. Attention has three inputs, and
-# its leaks can be fainter than this.
+# *has*, whatever its code says. Smooth with the first, and a forecast has seen tomorrow.
 
 # %% [markdown]
-# ### Exercise 4.7 · A detector for leaks (6 points · 25 min · about 12 lines)
+# ### Exercise 4.7 · A detector for leaks (6 points · 35 min · about 12 lines)
 #
 # Write `leaks_future(attend)`. `attend(q, k, v)` takes arrays (n, d), (n, d) and (n, d_v) and returns (n, d_v). Return
 # `True` if some row of its output changes when the query, key or value of a *later* token changes, else `False`. You
-# choose the sizes and numbers, and call it as often as you like; all functions of the check together have 10 seconds.
+# choose the sizes and numbers and how often to call it; the check's 40 or so functions together have 10 seconds.
 #
 # `attend` takes any n, d and d_v from 1 on and any finite numbers up to ±1000, leaves them as they are, and gives equal
-# outputs for equal inputs. An honest one may move by rounding, up to 10⁻¹⁴ of the numbers that you pass; it may use a
-# window or leave rows empty; it never gives NaN. A leaky one
+# outputs for equal inputs. An honest one may move by rounding, up to 10⁻¹⁴ of the numbers that you pass; it may depend
+# on n, use a window or leave rows empty; it never gives NaN. A leaky one
 #
-# - shows itself in a text of 16 tokens, perhaps in no shorter one, and perhaps in one row only;
-# - may let in later queries, keys or values alone, or a millionth of a later value;
-# - may need numbers near 1, or hidden scores of 50,000 and more, which it may answer with NaN.
+# - shows itself in every text of 16 tokens or more, perhaps in no shorter one;
+# - may leak in one row or one column of the output only, and from one token only;
+# - may let in later queries, keys or values alone, only their signs or only their absolute values, or a millionth;
+# - may need numbers near 1, or hidden scores that lead by 50,000 and more; it may answer with NaN.
 #
 # By hand: a function that returns v is honest. One that returns `np.roll(v, -1, axis=0)` shows each token the next
 # value, and leaks.
@@ -684,7 +679,7 @@ plots.masks(measured)
 def leaks_future(attend):
     """Does some row depend on a later token's query, key or value?  attend(q, k, v) -> out; -> bool"""
     ### BEGIN SOLUTION
-    rng = np.random.default_rng(4)
+    rng = np.random.default_rng(47)
     n = 20
     for size in (1.0, 300.0):  # large scores bring out what small ones hide
         now = size * rng.normal(size=(3, n, 4))
@@ -719,7 +714,7 @@ check("4.7", leaks_future)
 # **Why this works.** It uses the definition: rows before the cut must not move when what lies behind the cut does. The
 # tolerance stands between rounding (10⁻¹⁴) and the faintest leak (10⁻⁶). **Common wrong turns.** Changing values alone;
 # one size; one cut; `>` with NaN; a NaN as poison, which accuses everyone, because 0 · NaN is NaN; comparing with causal
-# attention. **Another way.** Leave the future out: `attend(q[:t], k[:t], v[:t])` must equal the first t rows of the whole.
+# attention; leaving the future out, which accuses who depends on n. **Another way.** Change one token at a time.
 
 # %% [markdown]
 # ### Break it: a detector that trusts the weights
@@ -789,10 +784,8 @@ check("4.7", reads_the_weights)
 # gave NaN until version 2.5 (2024) brought 0; `nn.MultiheadAttention`, asked for its weights, gives NaN still. BERT's
 # code (2018) added -10,000 to hidden scores, which holds until a hidden score leads by as much.
 #
-# Large runs pack. Llama 3 (2024) keeps documents apart; its authors found that this mattered little in ordinary
-# pre-training and much for very long texts. FlashAttention takes packed rows with `cu_seqlens`, the running sum of the
-# lengths, and skips what no document needs. FlexAttention (2024) makes a kernel of a mask that is written as a small
-# function of two positions.
+# Llama 3 (2024) keeps packed documents apart; its authors found that this mattered little in ordinary pre-training and
+# much for very long texts.
 
 # %% [markdown]
 # ## Takeaways
@@ -802,7 +795,6 @@ check("4.7", reads_the_weights)
 # - Queries are the last n_q positions: two queries after three read tokens see 4 and 5 keys, not 1 and 2.
 # - Hide before softmax. Hidden afterwards, the first row of the sentence kept 0.22 of its budget.
 # - A row with nothing to see reads 0. With -1e9 in place of -inf it read 40, the average of all that was forbidden.
-# - Of a padded batch of 64 documents 18 % was text; packed, 95 %, in 12 rows in place of 64.
 
 # %%
 progress(4)
