@@ -33,6 +33,7 @@ class Marker:
     id: str
     cell: nbformat.NotebookNode
     place: str  # file:line
+    experiment: bool  # do graders pass over the cell?
 
 
 def build(folders=None, root=ROOT, report=print):
@@ -143,7 +144,7 @@ def find_markers(notebook, text, path):
                 f"{place}: unknown marker {', '.join(sorted(unknown))}; the markers are {', '.join(ROLES)}"
             )
         role = next(role for role in ROLES if role in cell.metadata)
-        markers.append(Marker(role, str(cell.metadata[role]), cell, place))
+        markers.append(Marker(role, str(cell.metadata[role]), cell, place, "experiment" in cell.metadata))
     return markers
 
 
@@ -208,8 +209,9 @@ def _line_of(path, text):
 def expand(marker, cell, chapter):
     """The notebook cells that a marked cell stands for."""
     slug = marker.id.replace(".", "-")
+    if marker.role == "teacher" or marker.experiment:
+        cell.metadata.tags = ["experiment" if marker.experiment else "teacher"]
     if marker.role in ("teacher", "experiment"):
-        cell.metadata.tags = [marker.role]
         return [cell]
     if marker.role == "try":
         return [cell, *_folds(chapter.exercises[marker.id])]

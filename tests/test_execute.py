@@ -104,30 +104,24 @@ def joined(outputs):
 
 
 @pytest.mark.parametrize("number", chapters())
-def test_outputs_are_those_of_stock_nbgrader(number, tmp_path):
+def test_a_solution_is_right_and_shows_what_stock_nbgrader_shows(number, tmp_path):
+    """Stock nbgrader runs every cell. Ours passes over experiments, and nothing else may build on those."""
     from nbgrader.preprocessors import Execute
 
     chapter = load_chapter(number)
     stock, ours = solution(chapter), solution(chapter)
-    Execute(timeout=120, config=nbgrader_config()).preprocess(stock, {"metadata": {"path": str(tmp_path)}})
-    run_and_judge(Graded("ada", chapter.folder), ours, chapter, Plan(31, {}), sandboxed_kernel)
+    Execute(timeout=180, config=nbgrader_config()).preprocess(stock, {"metadata": {"path": str(tmp_path)}})
+    made = Graded("ada", chapter.folder)
+    run_and_judge(made, ours, chapter, Plan(31, {}), sandboxed_kernel, experiments(ours))
+    assert [mark.exercise for mark in made.marks if mark.earned < mark.points] == [], made.breaches
     code = [(one, other) for one, other in zip(stock.cells, ours.cells, strict=True) if one.cell_type == "code"]
     assert len(code) > 15
     for one, other in code:
-        assert joined(one.outputs) == joined(other.outputs), one.source
-        assert one.execution_count == other.execution_count
+        assert "error" not in {output.output_type for output in one.outputs + other.outputs}, one.source
+        if "experiment" not in one.metadata.get("tags", []):
+            assert joined(one.outputs) == joined(other.outputs), one.source
+            assert one.execution_count == other.execution_count
     assert any("image/png" in json.dumps(one.outputs) for one, _ in code), "figures are among what is compared"
-
-
-@pytest.mark.parametrize("number", chapters())
-def test_no_cell_and_no_answer_builds_on_an_experiment_that_graders_pass_over(number):
-    chapter = load_chapter(number)
-    notebook = solution(chapter)
-    made = Graded("ada", chapter.folder)
-    run_and_judge(made, notebook, chapter, Plan(31, {}), sandboxed_kernel, experiments(notebook))
-    assert [mark.exercise for mark in made.marks if mark.earned < mark.points] == [], made.breaches
-    outputs = [(cell.source, one) for cell in notebook.cells for one in cell.get("outputs", [])]
-    assert [source for source, one in outputs if one.output_type == "error"] == []
 
 
 def test_an_experiment_is_passed_over_unless_an_answer_needs_it():

@@ -140,6 +140,7 @@ def everything_so_far(rng):
     yield dict(k=tensor(rng, 3, 1, 6, 3), v=tensor(rng, 3, 1, 6, 1), sizes=[6])
     yield dict(k=tensor(rng, 1, 2, 8, 3).float(), v=tensor(rng, 1, 2, 8, 4).float(), sizes=[3, 5])
     yield dict(k=tensor(rng, 1, 1, 70, 2), v=tensor(rng, 1, 1, 70, 3), sizes=[30, *[1] * 8, 32])
+    yield dict(k=tensor(rng, 1, 1, 5001, 1), v=tensor(rng, 1, 1, 5001, 1), sizes=[1, 4999, 1])
 
 
 @kv_cache.criterion("length counts the positions so far", points=1)
@@ -462,7 +463,6 @@ class PositionByPosition:
 
 
 kv_cache.hints(
-    "Three things outlive an append: the keys, the values, and how many positions there are. The first append finds nothing to join with.",
     "`torch.cat` joins tensors along one axis and gives a new tensor. Along which axis do positions lie in (B, H, n, d)? And is the first chunk a new tensor too?",
     "Nothing kept yet: keep copies (`clone`) of k and v. Otherwise join old and new along axis 2. Add n to `length` and return the two tensors.",
 )
@@ -471,10 +471,6 @@ kv_cache.errors(
         "RuntimeError: Sizes of tensors must match except in dimension 0",
         "<code>torch.cat</code> joins along axis 0 unless told otherwise, and the chunks differ in another one. Which "
         "axis of (B, H, n, d) grows?",
-    ),
-    (
-        "TypeError: expected Tensor as element 0 in argument 0, but got NoneType",
-        "At the first append nothing is kept yet. What should be kept then?",
     ),
 )
 
@@ -522,6 +518,7 @@ def reads_everything(rng):
     yield dict(q=zeros, k=zeros, v=torch.tensor([[[[2.0], [4.0], [9.0]]]]).double(), kept=2)
     yield dict(q=tensor(rng, 2, 3, 6, 4) * 0, k=tensor(rng, 2, 3, 6, 4), v=tensor(rng, 2, 3, 6, 5), kept=3)
     yield dict(q=tensor(rng, 1, 2, 1, 4), k=tensor(rng, 1, 2, 1, 4), v=tensor(rng, 1, 2, 1, 3))
+    yield dict(q=tensor(rng, 1, 1, 301, 2) * 0, k=tensor(rng, 1, 1, 301, 2), v=tensor(rng, 1, 1, 301, 1), kept=300)
 
 
 @step.criterion("query and key are turned by the number of tokens before", points=2)
@@ -529,6 +526,7 @@ def turned_by_the_position(rng):
     yield dict(q=tensor(rng, 1, 1, 4, 2), k=tensor(rng, 1, 1, 4, 2), v=tensor(rng, 1, 1, 4, 1), kept=3)
     yield dict(q=3 * tensor(rng, 2, 3, 9, 8), k=tensor(rng, 2, 3, 9, 8), v=tensor(rng, 2, 3, 9, 6), kept=5)
     yield dict(q=3 * tensor(rng, 2, 2, 6, 4), k=tensor(rng, 2, 2, 6, 4), v=tensor(rng, 2, 2, 6, 4))
+    yield dict(q=3 * tensor(rng, 1, 2, 2051, 4), k=tensor(rng, 1, 2, 2051, 4), v=tensor(rng, 1, 2, 2051, 3), kept=2049)
     yield dict(q=3 * tensor(rng, 1, 2, 9, 4), k=tensor(rng, 1, 2, 9, 4), v=tensor(rng, 1, 2, 9, 2), window=4)
     yield dict(q=900 * tensor(rng, 5, 2, 7, 6), k=tensor(rng, 5, 2, 7, 6), v=40 * tensor(rng, 5, 2, 7, 5), kept=4)
 
@@ -562,6 +560,15 @@ def position_restarts(q, k, v, cache):
 )
 def position_one_too_late(q, k, v, cache):
     position = [cache.length + 1]
+    keys, values = cache.append(attn_ref.rope(k, position), v)
+    return attn_ref.attention(attn_ref.rope(q, position), keys, values)
+
+
+@step.mistake(
+    "Query and key stand one position too early, on the token before. Positions start at 0; with three tokens in the cache, where does the next one stand?"
+)
+def position_one_too_early(q, k, v, cache):
+    position = [max(cache.length - 1, 0)]
     keys, values = cache.append(attn_ref.rope(k, position), v)
     return attn_ref.attention(attn_ref.rope(q, position), keys, values)
 
@@ -732,18 +739,13 @@ def turned_by_hand(q, k, v, cache):
 
 
 step.hints(
-    "Three things in order: turn, keep, read. Where does this token stand, if the cache has seen `length` tokens before it?",
-    "`attn_ref.rope(x, positions)` takes one position for each row of x; here there is one row. Read the length before you append. Which of the keys that come back lie in the query's future?",
-    "Turn q and k with the list `[cache.length]`, append the turned k and the v as it is, and let the turned q attend to all that `append` returned. One query that is the newest needs no mask.",
+    "Three things in order: turn, keep, read. `attn_ref.rope(x, positions)` takes one position for each row of x. Where does this token stand?",
+    "Turn q and k with the list `[cache.length]`, append, and let the turned q attend to all that `append` returned. The newest query needs no mask.",
 )
 step.errors(
     (
         "ValueError: positions must hold one number for each of x's n=1 rows",
         "<code>rope</code> wants a list or tensor of positions, one for each row. Here it is a list of one number.",
-    ),
-    (
-        "ValueError: the cache holds heads 2 but this append brings 6",
-        "The cache holds KV heads. Were k and v repeated before they were appended?",
     ),
 )
 
@@ -805,7 +807,7 @@ def prompts(rng, *shape):
     return torch.from_numpy(rng.integers(0, 17, size=shape))
 
 
-@write.criterion("the prompt comes back with the n likeliest tokens after it", points=2)
+@write.criterion("the prompt comes back with the n likeliest tokens after it", points=2, same_dtype=True)
 def likeliest_tokens(rng):
     yield dict(prompt=prompts(rng, 1, 3), n=1, seed=int(rng.integers(1000)))
     for m, n in ((4, 9), (2, 12)):
@@ -822,6 +824,7 @@ def same_tokens(rng):
 def each_once(rng):
     yield dict(prompt=prompts(rng, 1, 5), n=4, seed=int(rng.integers(1000)), cached=True, look="calls")
     yield dict(prompt=prompts(rng, 2, 3), n=1, seed=int(rng.integers(1000)), cached=True, look="calls")
+    yield dict(prompt=prompts(rng, 1, 4), n=0, seed=int(rng.integers(1000)), cached=True, look="calls")
 
 
 @write.criterion("batches, a prompt of one token, and n = 0", points=1)
@@ -932,6 +935,35 @@ def last_token_computed_too(model, prompt, n, caches=None):
     return tokens
 
 
+@write.mistake(
+    "The prompt passes one token at a time. The result is right, and a prompt of 1,000 tokens takes 1,000 calls. How many does it need, when all its tokens are known?"
+)
+def prompt_token_by_token(model, prompt, n, caches=None):
+    tokens = unseen = prompt
+    if caches is not None:
+        for p in range(prompt.shape[1] - 1):
+            model(prompt[:, p : p + 1], caches=caches)
+        unseen = prompt[:, -1:]
+    for _ in range(n):
+        logits = model(tokens) if caches is None else model(unseen, caches=caches)
+        unseen = logits[:, -1].argmax(-1, keepdim=True)
+        tokens = torch.cat([tokens, unseen], dim=1)
+    return tokens
+
+
+@write.mistake(
+    "Where no token is asked for the model is called all the same, and the caches fill. How many calls do n tokens take when n is 0?"
+)
+def one_call_for_none(model, prompt, n, caches=None):
+    tokens, logits = prompt, model(prompt) if caches is None else model(prompt, caches=caches)
+    for number in range(n):
+        unseen = logits[:, -1].argmax(-1, keepdim=True)
+        tokens = torch.cat([tokens, unseen], dim=1)
+        if number + 1 < n:
+            logits = model(tokens) if caches is None else model(unseen, caches=caches)
+    return tokens
+
+
 @write.mistake("Only the new tokens come back. The result begins with the prompt: how long should it be?")
 def without_the_prompt(model, prompt, n, caches=None):
     tokens = unseen = prompt
@@ -1002,19 +1034,14 @@ def from_the_length_of_the_cache(model, prompt, n, caches=None):
 
 
 write.hints(
-    "Write it without caches first: n times, call the model on the whole text, take the likeliest token of the last position, join it to the text.",
-    "With caches the model wants only what it has not seen. At the first step that is the prompt; and after that?",
-    "Keep two tensors, all tokens and the unseen ones; both start as the prompt. In each round call the model on one or the other and take the last position's `argmax` with `keepdim=True`: it is the new unseen tensor, and joins all tokens.",
+    "Write it without caches first. With them the model wants only what it has not seen: at the first step the prompt, and after that?",
+    "Keep two tensors, all tokens and the unseen ones; both start as the prompt. In each round call the model on one or the other; the last position's `argmax` is unseen next, and joins all tokens.",
 )
 write.errors(
     (
         "RuntimeError: Tensors must have the same number of dimensions: got 2 and 1",
         "<code>argmax(-1)</code> removes an axis: (B, vocab) becomes (B,), and the text is (B, m). Which argument keeps "
         "the axis?",
-    ),
-    (
-        "RuntimeError: Sizes of tensors must match except in dimension 1",
-        "The new tokens must be (B, 1), one for each text. What is their shape?",
     ),
 )
 
@@ -1087,6 +1114,7 @@ def any_chunk(rng):
     yield dict(**qkv(rng, 2, 3, 3, 7, 4, 5), chunk=3)
     yield dict(**qkv(rng, 1, 2, 2, 5, 3, 4), chunk=1)
     yield dict(**qkv(rng, 1, 2, 2, 5, 3, 4), chunk=9)
+    yield dict(**qkv(rng, 1, 1, 1, 29, 2, 3), chunk=13)
     yield dict(**qkv(rng, 2, 6, 2, 5, 4, 3), chunk=2)
 
 
@@ -1101,6 +1129,7 @@ def on_top_of_the_past(rng):
 def one_chunk_each(rng):
     yield dict(**qkv(rng, 2, 3, 3, 7, 4, 5), chunk=3, look="cache")
     yield dict(**qkv(rng, 1, 4, 2, 6, 3, 4, kept=2), chunk=2, look="cache")
+    yield dict(**qkv(rng, 1, 1, 1, 29, 2, 3), chunk=13, look="cache")
 
 
 prefill.leaves_inputs_alone(points=1)
@@ -1316,7 +1345,6 @@ def one_query_at_a_time_within_the_chunk(q, k, v, cache, chunk):
 
 
 prefill.hints(
-    "Draw the causal mask of four positions and cut it into two rounds of two rows. How wide is each piece, and where does it allow?",
     "A chunk that begins at position p: its query i stands at p + i and sees the keys 0 .. p + i. `cache.length` before the append is p.",
     "For each start 0, chunk, 2·chunk, …: cut q, k and v, append k and v, attend with a causal mask aligned at the bottom right. Join the outputs along the positions.",
 )
@@ -1325,15 +1353,11 @@ prefill.errors(
         "RuntimeError: The size of tensor a (6) must match the size of tensor b (3) at non-singleton dimension 3",
         "The mask is as wide as the chunk, and the keys are as many as the cache returned. How many columns does it need?",
     ),
-    (
-        "RuntimeError: Sizes of tensors must match except in dimension 0",
-        "The chunks' outputs are joined along axis 0, and the last one is shorter. Which axis counts positions?",
-    ),
 )
 
 # --- 9.5 -------------------------------------------------------------------------------------------------------------
 
-rolling = Exercise("9.5", "A window that rolls", reference=attn_ref.RollingKVCache, minutes=15)
+rolling = Exercise("9.5", "A window that rolls", reference=attn_ref.RollingKVCache, minutes=18)
 
 
 @rolling.probe
@@ -1615,24 +1639,19 @@ class TurnedWithRoll:
 
 
 rolling.hints(
-    "Two questions are separate: what does the chunk's attention need now, and what must survive for the next append? For one token and a window of 3 the answers are three positions and two.",
-    "Return (what was kept) + (the chunk). Keep the last window - 1 of that, as copies. Count the cut from the front, because `[-0:]` means everything.",
-    "Join kept and chunk along axis 2; that is the result, with m positions. A copy of it from max(m - (window - 1), 0) on is kept next. `length` grows by n, whatever is forgotten.",
+    "What does the chunk's attention need now, and what must survive for the next append? For one token and a window of 3 the answers are three positions and two.",
+    "Join what was kept and the chunk; that is the result. Keep copies of its last window - 1 positions, counted from the front, because `[-0:]` means everything.",
 )
 rolling.errors(
     (
         "RuntimeError: Sizes of tensors must match except in dimension 1",
         "Joined along the heads? In (B, H, n, d) positions lie along axis 2.",
     ),
-    (
-        "IndexError: index 3 is out of bounds for dimension 2 with size 3",
-        "A ring of 3 has the slots 0, 1 and 2. In which slot does position 3 live?",
-    ),
 )
 
 # --- 9.6 -------------------------------------------------------------------------------------------------------------
 
-paged = Exercise("9.6", "Blocks from a pool", reference=attn_ref.PagedKVCache, minutes=20)
+paged = Exercise("9.6", "Blocks from a pool", reference=attn_ref.PagedKVCache, minutes=25)
 
 UNWRITTEN = -7.0  # in every slot of a new pool, so that reading one is seen
 
@@ -1655,15 +1674,22 @@ def by_the_table(pool, table, length):
 
 @paged.probe
 def drive_paged(answer, k, v, steps, n_blocks=12, block_size=4, look="results"):
-    """steps such as "a+3 b+2 a+1 a.free": what the sequences a and b do in turn."""
-    pool, sequences, told, taken = new_pool(k, v, n_blocks, block_size), {}, {}, 0
+    """steps such as "a+3 b+2 a+1 a.free": what the sequences a and b do in turn; "a.fork" adds a reader to a's blocks."""
+    pool, sequences, told, taken, forks = new_pool(k, v, n_blocks, block_size), {}, {}, 0, []
     with left_as_it_was(answer):
         for number, what in enumerate(steps.split(), 1):
             name, now = what[0], f"after step {number}, {what}"
-            cache = sequences.setdefault(name, None) or answer(pool)
-            sequences[name] = cache
+            if name not in sequences:
+                sequences[name] = answer(pool)
+                if look == "blocks":
+                    told[f"free blocks before the first append of {name}"] = pool.n_free
+            cache = sequences[name]
             if what.endswith(".free"):
                 cache.free()
+            elif what.endswith(".fork"):
+                for block in cache.table:
+                    pool.references[block] += 1
+                forks.append((list(cache.table), cache.length))
             else:
                 n = int(what[2:])
                 piece = slice(taken, taken + n)
@@ -1679,8 +1705,12 @@ def drive_paged(answer, k, v, steps, n_blocks=12, block_size=4, look="results"):
                 told[f"length {now}"] = length_of(cache) if not what.endswith(".free") else "over"
         if look == "memory":
             for name, cache in sequences.items():
-                both = by_the_table(pool, cache.table, cache.length)
-                told[f"keys of {name} in the pool"], told[f"values of {name} in the pool"] = both
+                if f"{name}.free" not in steps:
+                    both = by_the_table(pool, cache.table, cache.length)
+                    told[f"keys of {name} in the pool"], told[f"values of {name} in the pool"] = both
+            for table, length in forks:
+                both = by_the_table(pool, table, length)
+                told["keys that another text still reads"], told["values that another text still reads"] = both
     return told
 
 
@@ -1711,12 +1741,16 @@ def side_by_side(rng):
     k, v = tensor(rng, 1, 3, 19, 2), tensor(rng, 1, 3, 19, 5)
     yield dict(k=k, v=v, steps="a+3 b+6 a+4 b+1 a+2")
     yield dict(k=k, v=v, steps="b+5 a+5 c+2 b+4", look="memory")
+    yield dict(k=k, v=v, steps="a+8 b+3 a.free b+5 b+2")
+    yield dict(k=k, v=v, steps="a+6 b+3 a.free", look="memory")
+    yield dict(k=k, v=v, steps="a+6 a.fork a.free", look="memory")
 
 
 @paged.criterion("free gives every block back, and only once", points=1)
 def given_back(rng):
     k, v = tensor(rng, 1, 2, 30, 3), tensor(rng, 1, 2, 30, 4)
     yield dict(k=k, v=v, steps="a+6 b+3 a.free", look="blocks")
+    yield dict(k=k, v=v, steps="a+6 a.fork a.free", look="blocks")
     yield dict(k=k, v=v, steps="a+8 a.free a.free b+5 b.free", look="blocks")
     yield dict(k=k, v=v, steps="a+5 a.free b+7 c+8", n_blocks=4, look="results")
 
@@ -1815,6 +1849,73 @@ class GivenBackTwice:
 
     def free(self):
         self.pool.give_back(self.table)
+
+
+@paged.mistake(
+    "Only the positions that have just come are returned. The next query must also meet those before: where do they lie?"
+)
+class NewPositionsAlone:
+    def __init__(self, pool):
+        self.pool, self.table, self.length = pool, [], 0
+
+    def append(self, k, v):
+        size, start, end = self.pool.block_size, self.length, self.length + k.shape[2]
+        self.table += self.pool.take(-(-end // size) - len(self.table))
+        for p in range(start, end):
+            self.pool.keys[self.table[p // size], p % size] = k[0, :, p - start]
+            self.pool.values[self.table[p // size], p % size] = v[0, :, p - start]
+        self.length = end
+        return k.clone(), v.clone()
+
+    def free(self):
+        self.pool.give_back(self.table)
+        self.table, self.length = [], 0
+
+
+@paged.mistake(
+    "`free` wipes the blocks. Another text may read them too, as after a fork, and `give_back` knows it. Who decides when a block is free?"
+)
+class WipedOnFree:
+    def __init__(self, pool):
+        self.pool, self.table, self.length = pool, [], 0
+
+    def append(self, k, v):
+        size, start, end = self.pool.block_size, self.length, self.length + k.shape[2]
+        self.table += self.pool.take(-(-end // size) - len(self.table))
+        for p in range(start, end):
+            self.pool.keys[self.table[p // size], p % size] = k[0, :, p - start]
+            self.pool.values[self.table[p // size], p % size] = v[0, :, p - start]
+        self.length = end
+        stores = (self.pool.keys, self.pool.values)
+        return tuple(x[self.table].flatten(0, 1)[:end].transpose(0, 1)[None] for x in stores)
+
+    def free(self):
+        self.pool.keys[self.table] = 0
+        self.pool.values[self.table] = 0
+        self.pool.give_back(self.table)
+        self.table, self.length = [], 0
+
+
+@paged.mistake(
+    "The table is sorted. Blocks come in any order, also a lower number after a higher one, and the table's order is the text's. What is lost when it changes?"
+)
+class TableSorted:
+    def __init__(self, pool):
+        self.pool, self.table, self.length = pool, [], 0
+
+    def append(self, k, v):
+        size, start, end = self.pool.block_size, self.length, self.length + k.shape[2]
+        self.table = sorted(self.table + self.pool.take(-(-end // size) - len(self.table)))
+        for p in range(start, end):
+            self.pool.keys[self.table[p // size], p % size] = k[0, :, p - start]
+            self.pool.values[self.table[p // size], p % size] = v[0, :, p - start]
+        self.length = end
+        stores = (self.pool.keys, self.pool.values)
+        return tuple(x[self.table].flatten(0, 1)[:end].transpose(0, 1)[None] for x in stores)
+
+    def free(self):
+        self.pool.give_back(self.table)
+        self.table, self.length = [], 0
 
 
 @paged.mistake(
@@ -2091,14 +2192,10 @@ class BlockByBlock:
 
 paged.hints(
     "Count first: the sequence will have `length + n` positions. How many blocks is that, rounded up, and how many does the table hold already?",
-    "Take the missing blocks with one `pool.take`, then write each position p where the table says: block `table[p // block_size]`, slot `p % block_size`. `k[0, :, i]` is one position of all heads, (H_kv, d), as a slot wants it.",
-    "To read, `pool.keys[table]` gathers (blocks, block_size, H_kv, d). Flatten the first two axes, keep `length` rows, put the heads in front, add the batch axis. `free` gives the table back and starts an empty one.",
+    "Take the missing blocks with one `pool.take`, then write each position where the table says. `k[0, :, i]` is one position of all heads, (H_kv, d), as a slot wants it.",
+    "To read, `pool.keys[table]` gathers (blocks, block_size, H_kv, d). Flatten the first two axes, keep `length` rows, put the heads in front, add the batch axis.",
 )
 paged.errors(
-    (
-        "MemoryError: 1 more blocks are needed but 0 of the pool's 3 are free",
-        "That is <code>pool.take</code> refusing, and the right answer where too few blocks are left. Let it pass through.",
-    ),
     (
         "ValueError: block 0 is free already; was it given back twice?",
         "Two sequences cannot own one block. Does the table still list blocks that were given back?",
@@ -2401,18 +2498,13 @@ def by_the_blocks_number(pool, table, length):
 
 
 sharing.hints(
-    "Two conditions must hold before anything is copied. One is about the next position, one about the readers.",
-    "The next position is number `length`. Does it fall into the last block of the table or into one that does not exist yet? And how many sequences does `pool.references` count for that block?",
+    "The next position is number `length`. Does it fall into the last block of the table or into one that does not exist yet? And how many read that block?",
     "In a copy of the table, where `length % block_size` is not 0 and the last block has several readers: take a block, copy keys and values into it, give the old one back, put the new number in its place.",
 )
 sharing.errors(
     (
         "IndexError: list index out of range",
         "An empty sequence has an empty table, and <code>table[-1]</code> needs an entry. Which condition comes first?",
-    ),
-    (
-        "TypeError: 'int' object is not iterable",
-        "<code>take</code> returns a list and <code>give_back</code> wants one, also for a single block.",
     ),
 )
 
@@ -2568,6 +2660,15 @@ def less_than_none(memory_bytes, weight_bytes, seq_len, n_layers, n_kv_heads, d_
     return (memory_bytes - weight_bytes) // one
 
 
+@capacity.mistake(
+    "Where no request fits you still count one. How many can a machine serve whose memory is one byte too small for the first?"
+)
+def at_least_one(memory_bytes, weight_bytes, seq_len, n_layers, n_kv_heads, d_head, dtype, block_size=1):
+    reserved = -(-seq_len // block_size) * block_size
+    one = 2 * reserved * n_layers * n_kv_heads * d_head * dtype.itemsize
+    return max((memory_bytes - weight_bytes) // one, 1)
+
+
 @capacity.mistake("A part of a request is counted. What can be done with 0.7 of one?")
 def parts_of_requests(memory_bytes, weight_bytes, seq_len, n_layers, n_kv_heads, d_head, dtype, block_size=1):
     reserved = -(-seq_len // block_size) * block_size
@@ -2594,9 +2695,8 @@ def one_by_one(memory_bytes, weight_bytes, seq_len, n_layers, n_kv_heads, d_head
 
 
 capacity.hints(
-    "Two numbers and a division: the bytes that are free for caches, and the bytes of one request.",
-    "Round the length up to whole blocks before you multiply. Then: 2 for keys and values, layers, KV heads, d_head, bytes a number (`dtype.itemsize`).",
-    "Slots = the length rounded up to a multiple of block_size. Bytes of a request = 2 · slots · n_layers · n_kv_heads · d_head · itemsize. Divide what is left beside the weights with `//`, and give 0 where nothing is left.",
+    "Two numbers and a division: the bytes left for caches, and those of one request. Round the length up to whole blocks first; a number takes `dtype.itemsize` bytes.",
+    "The bytes of a request are 2 · slots · n_layers · n_kv_heads · d_head · itemsize. Divide what is left beside the weights with `//`, and give 0 where nothing is left.",
 )
 capacity.errors(
     (
@@ -2708,7 +2808,7 @@ explain = Written(
     "Is a cache an approximation?",
     minutes=10,
     rubric=(
-        "Names the invariant and derives it from the causal mask through the layers; says what makes it false (two-way attention, restarted positions, a wrong mask, a window that the model was not trained with); bounds what remains (rounding) with a measured number; proposes a test that can fail.",
+        "Names the invariant and derives it from the causal mask through the layers; says what makes it false (two-way attention, restarted positions, a wrong mask, a window it was not trained with); bounds the rounding with a measured number; proposes a test that can fail.",
         "The invariant with its reason, and a test; one of the limits or the number is missing.",
         "Says that the results agree, with one right reason or a test that only looks at the text.",
         "Says that caching is common and works, without a reason.",

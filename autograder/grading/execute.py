@@ -54,13 +54,15 @@ class _Examination:
     def __init__(self, notebook, seeds, kernel, budget, explain, skip):
         self.notebook, self.seeds, self.kernel, self.budget, self.explain = notebook, seeds, kernel, budget, explain
         self.found, self.began = Examined(), time.monotonic()
-        self.code = []  # indices of the cells to run
+        self.code, self.numbers = [], {}  # indices of the cells to run; {index: execution count}
         self.done, self.barred = set(), set()  # of these: run at least once; never to be run again
         self.kept = 0  # characters of outputs
         self.apart = False  # whether answers run in a child of the kernel
         for index, cell in enumerate(notebook.cells):
             if cell.cell_type == "code":
                 cell.update(outputs=[], execution_count=None)
+                if cell.source.strip():
+                    self.numbers[index] = len(self.numbers) + 1
                 if cell.source in skip:
                     cell.outputs = [new_output("stream", text=SKIPPED)]
                 elif cell.source.strip():
@@ -115,7 +117,7 @@ class _Examination:
     async def _run(self, client, index, again):
         cell = self.notebook.cells[index]
         try:
-            late = await client.run(index, self._count(index), self._seconds(), again)
+            late = await client.run(index, self.numbers[index], self._seconds(), again)
         finally:
             if not again:
                 self._keep(cell)
@@ -131,7 +133,7 @@ class _Examination:
             cell.outputs = [new_output("stream", text=LEFT_OUT.format(mib=KEPT_IN_ALL // 2**20))]
 
     async def _check(self, client, index, exercise):
-        count = self.notebook.cells[index].execution_count = self._count(index)
+        count = self.notebook.cells[index].execution_count = self.numbers[index]
         evidence = None
         for purpose in ("secret", "public"):
             if purpose == "public" and not self.explain(exercise, evidence):
@@ -145,9 +147,6 @@ class _Examination:
             elif purpose == "secret":
                 evidence = client.evidence
         self.found.evidence[exercise] = evidence
-
-    def _count(self, index):
-        return self.code.index(index) + 1
 
     def _seconds(self):
         left = self.began + self.budget.notebook - time.monotonic()

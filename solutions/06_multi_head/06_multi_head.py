@@ -4,7 +4,7 @@
 # You cut one attention into several small ones, rebuild PyTorch's own layer from them, and let heads share what they
 # read.
 #
-# 110 min · CPU · PyTorch · needs 02, 04
+# 110 min · CPU · PyTorch (`make lab EXTRAS=torch`) · needs 02, 04
 
 # %% [markdown]
 # When you have finished, you will be able to

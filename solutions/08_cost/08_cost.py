@@ -3,7 +3,7 @@
 #
 # You count the operations and the bytes of attention before it runs, and then run it to see whether you were right.
 #
-# 115 min · CPU · PyTorch · needs 06, and 07 for the parts of a layer
+# 115 min · CPU · PyTorch (`make lab EXTRAS=torch`) · needs 06, and 07 for the parts of a layer
 
 # %% [markdown]
 # When you have finished, you will be able to

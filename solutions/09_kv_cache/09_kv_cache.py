@@ -4,14 +4,14 @@
 # You write text without computing it again at every token, and hold each cache to one sentence: **however a text is cut
 # into chunks, the result is that of computing everything at once**.
 #
-# 120 min · CPU · PyTorch · needs 05, 06, 08
+# 150 min · CPU · PyTorch (`make lab EXTRAS=torch`) · needs 05, 06, 08
 
 # %% [markdown]
 # When you have finished, you will be able to
 #
-# - decode with a cache: each key at its position, no future seen, the same tokens as without;
-# - take in a prompt in chunks of any size, and show that their size makes no difference;
-# - bound a cache, keep it in pages, share it, and say how many requests a machine can serve.
+# - decode with a cache and get the same tokens as without;
+# - take in a prompt in chunks of any size, and show that the size makes no difference;
+# - bound a cache, keep it in pages, share it, and say how many requests fit.
 
 # %%
 from timeit import repeat
@@ -31,39 +31,42 @@ torch.set_num_threads(1)  # one core: timings then compare two ways of computing
 # A language model writes one token at a time. A text goes in; out come **logits**, for every position a score for each
 # token that might follow. The likeliest token joins the text, and the longer text goes in. The model below has random
 # weights: it writes gibberish, with the work of a trained one.
-#
-# It extends a **prompt**, the text it is given, of 16 tokens by 240. Its last call sees 255 positions. How often does
-# each of these go through the model, on average over the 255?
-
-# %%
-my_guess = None  # your guess: how many times a position goes through the model, on average
 
 # %%
 sizes = dict(vocab_size=256, d_model=128, n_layers=4, n_heads=8, tie_weights=False)
 model = attn_ref.TinyLM(**sizes).requires_grad_(False)
 prompt = torch.arange(16)[None]  # (1, 16)
+
+# %% [markdown]
+# It extends a **prompt**, the text it is given, of 16 tokens by 240. Its last call sees 255 positions. How often does
+# each of these go through the model, on average?
+
+# %%
+my_guess = None  # your guess: how many times a position goes through the model, on average
+
+# %% experiment="9.count"
 counted = []
 hook = model.register_forward_pre_hook(lambda module, inputs: counted.append(inputs[0].shape[1]))
-text = attn_ref.generate(model, prompt, n=240)
+attn_ref.generate(model, prompt, n=240)
 hook.remove()
 guess(my_guess, measured=sum(counted) / counted[-1], unit="times")
 
 # %% [markdown]
 # The positions of all calls, added up as the text grows:
 
-# %%
+# %% experiment="9.count"
 both = {"computed": np.cumsum(counted), "in the text": counted}
 plots.lines(counted, both, "Work for one text", "length of the text", "positions")
 
 # %% [markdown]
-# About 128 times. The upper curve bends: twice the text costs four times the work. This chapter gets you from the upper
-# curve to the lower one without changing a single token.
+# About 128 times. The upper curve bends: twice the text costs four times the work. This chapter gets you to the lower
+# one without changing a single token.
 
 # %% [markdown]
 # ## What comes later changes nothing before
 #
-# Was the repetition good for anything? Two transformer blocks get a text of 8 positions, and then the same text with 8
-# more behind it. Under the causal mask, by how much do the outputs of the first 8 change?
+# Two transformer blocks get a text of 8 positions, and then the same text with 8 more behind it. Under the causal mask,
+# by how much do the outputs of the first 8 change?
 
 # %%
 my_guess = None  # your guess: the largest change of an output under the causal mask, where outputs are about 1
@@ -90,8 +93,8 @@ plots.bars(change, range(8), "Change of each position when 8 more follow", "larg
 # which saw earlier positions alone, and so on through all layers. Without the mask everything changes, so an encoder
 # cannot do what follows.
 #
-# Keys and values of the past are **final**. Compute them once and keep them: that is a **KV cache**. Past queries are
-# final too, but they have been answered.
+# Keys and values of the past are **final**. Computed once and kept, they are a **KV cache**. Past queries are final
+# too, but they have been answered.
 
 # %% [markdown]
 # ### A new token is one row of the map
@@ -106,7 +109,7 @@ plots.weights(weights[0, 0], sentence.TOKENS, sentence.TOKENS, title, allowed=at
 
 # %% [markdown]
 # When “mat” arrives, five rows are done. The last is one query against six keys, five of which are at hand. Here the
-# whole map is computed in this way, row after row.
+# whole map is computed row after row.
 
 # %%
 cache = attn_ref.KVCache()
@@ -118,17 +121,17 @@ for p in range(6):
     print(f"{sentence.TOKENS[p]:4} reads {keys.shape[2]} keys, off by {off:.0e}")
 
 # %% [markdown]
-# Each row agrees with the map to rounding: the sentence above holds for the finest cut, into single tokens.
+# Each row agrees with the map: the sentence above holds for the finest cut, into single tokens.
 
 # %% [markdown]
 # ### Exercise 9.1 · Keep what is final (6 points · 12 min · about 6 lines)
 #
 # Write `KVCache` with the method `append(k, v)`. k is (B, H, n, d), v is (B, H, n, d_v); n ≥ 1 may differ from append
-# to append. It returns the pair (all keys, all values) in their dtype, (B, H, length, d) and (B, H, length, d_v),
-# oldest first. The attribute `length` counts the positions so far, from 0. What was returned earlier stays as it was.
-# Caches are independent of each other, and of the caller, who may overwrite k and v after the append.
+# to append. It returns all keys and all values, oldest first, in their dtype: (B, H, length, d) and (B, H, length,
+# d_v), for any length. The attribute `length` counts the positions so far, from 0. What was returned earlier stays as
+# it was. Caches are independent of each other, and of the caller, who may overwrite k and v after the append.
 #
-# By hand: after keys of 3 positions and then of 1, `length` is 4 and the last key is the one that came last.
+# By hand: after keys of 3 positions and then of 1, `length` is 4.
 
 
 # %% exercise="9.1"
@@ -171,8 +174,8 @@ check("9.1", KVCache)
 # %% [markdown]
 # ### Joining copies everything, every time
 #
-# A cache that joins old and new copies all old rows for each new token: 0 + 1 + 2 + … The alternative is a buffer with
-# room to spare, doubled when it is full, as in `attn_ref.KVCache`.
+# A cache that joins old and new copies all old rows for each new token. The alternative is a buffer with room to spare,
+# doubled when it is full, as in `attn_ref.KVCache`.
 
 # %%
 n = 2 ** np.arange(3, 13)
@@ -180,16 +183,15 @@ both = {"joined": n * (n - 1) / 2, "doubled when full": n - 1}  # 1 + 2 + 4 + �
 plots.lines(n, both, "Old rows copied", "tokens", "rows", logx=True, logy=True)
 
 # %% [markdown]
-# At 4,096 tokens joining has copied 8.4 million rows and doubling 4,095. The buffer has a trap: it hands out views, so
-# a row may never be written again once it was returned.
+# At 4,096 tokens joining has copied 8.4 million rows and doubling 4,095. But the buffer hands out views: a row may
+# never be written again once it was returned.
 
 # %% [markdown]
 # ## Where does the new token stand?
 #
-# Chapter 05 turned queries and keys by their positions (RoPE), so that a score depends on their distance. A key's
-# position is as final as the key, so the cache keeps turned keys. A new token arrives alone, and `rope` must be told
-# where it stands. Below, one query asks 16 equal keys, first from 16 and then, wrongly, from 0. Only one pair of
-# numbers is not 0; it turns by 0.1 a position.
+# Chapter 05 turned queries and keys by their positions (RoPE). A key's position is as final as the key, so the cache
+# keeps turned keys. A new token arrives alone, and `rope` must be told where it stands. Below, one query asks 16 equal
+# keys, first from position 16 and then, wrongly, from 0.
 
 # %%
 slow = torch.tensor([0.0, 1, 0, 0, 0, 1, 0, 0]).expand(1, 1, 16, 8)  # numbers 1 and 5 are a pair
@@ -199,8 +201,8 @@ found = {name: attn_ref.attention_scores(q, keys)[0, 0, 0] for name, q in asked.
 plots.lines(range(16), found, "Score of equal keys", "position of the key", "score")
 
 # %% [markdown]
-# From 16 the nearest key scores highest. From 0 the oldest key seems nearest. No shape is wrong and no error is raised;
-# the text gets worse as it gets longer.
+# From 16 the nearest key scores highest, from 0 the oldest. No shape is wrong and no error is raised; the text gets
+# worse as it gets longer.
 
 # %% [markdown]
 # ### The newest query needs no mask, and must not get the wrong one
@@ -220,20 +222,19 @@ for is_causal in (False, True):
     print(f"torch with is_causal={is_causal}: off by {difference:.2f}")
 
 # %% [markdown]
-# Hatched means hidden. With the wrong corner “mat” reads the first “the” and nothing else. It needs no mask: what it
-# must not see has not been written yet.
+# Hatched means hidden. With the wrong corner “mat” reads the first “the” alone. It needs no mask: what it must not see
+# has not been written yet.
 
 # %% [markdown]
 # ### Exercise 9.2 · One token against the cache (6 points · 15 min · about 4 lines)
 #
 # Write `decode_step(q, k, v, cache)` for one new token: q (B, H, 1, d), k (B, H_kv, 1, d), v (B, H_kv, 1, d_v), not
-# turned yet; H_kv divides H. The token stands at position `cache.length`, read before it joins. Turn q and k there
-# (base 10,000), append the turned k and the v once, and return what the query reads from all that `append` returns, (B,
-# H, 1, d_v), with scale 1/√d. The keys in the cache are turned already; a cache may return fewer than it has seen
-# (9.5). q, k and v must stay as they were. `attn_ref.rope` and `attn_ref.attention` may be used.
+# turned yet; H_kv divides H. The token stands at the position that `cache.length` names before the append. Turn q and k
+# there (base 10,000), append the turned k and the v once, and return what the query reads from all that `append`
+# returns, (B, H, 1, d_v), with scale 1/√d. The keys in the cache are turned already; a cache may return fewer than
+# `length` (9.5). q, k and v must stay as they were. `attn_ref.rope` and `attn_ref.attention` may be used.
 #
-# By hand: if q is all zeros, all scores are equal; with values 2 and 4 in the cache and the new value 9 the result is
-# 5.
+# By hand: with zeros for q, values 2 and 4 in the cache and the new value 9, the result is 5.
 
 
 # %% exercise="9.2"
@@ -263,24 +264,23 @@ check("9.2", decode_step)
 # %% [markdown]
 # ## Writing with a cache
 #
-# In a model every layer has a cache of its own. `model(tokens)` computes a text from its beginning. `model(tokens,
-# caches=caches)` goes on from what the caches hold: these tokens are new, take the next positions, and their keys and
-# values join.
+# Every layer has a cache of its own. `model(tokens)` computes a text from its beginning; `model(tokens, caches=caches)`
+# goes on from what the caches hold: these tokens are new, take the next positions, and are kept too.
 
 # %%
 caches = [attn_ref.KVCache() for _ in model.blocks]
-whole = model(text[:, :12])
-pieces = [model(text[:, :7], caches=caches), model(text[:, 7:12], caches=caches)]
+whole = model(prompt[:, :12])
+pieces = [model(prompt[:, :7], caches=caches), model(prompt[:, 7:12], caches=caches)]
 print("positions in each cache:", [cache.length for cache in caches])
 print("logits in two pieces against one:", f"{(torch.cat(pieces, dim=1) - whole).abs().max():.0e}")
 
 # %% [markdown]
 # ### Exercise 9.3 · The same tokens, each computed once (6 points · 15 min · about 6 lines)
 #
-# Write `generate(model, prompt, n, caches=None)`. prompt is (B, m), m ≥ 1; return (B, m + n), the prompt and n ≥ 0
-# tokens more. A new token is the one with the largest logit at the last position, for each text of the batch. `model`
-# returns logits (B, tokens given, vocabulary). Call it n times: without caches on the whole text, with caches (a list,
-# empty at first) only on what they do not hold yet.
+# Write `generate(model, prompt, n, caches=None)`. prompt is (B, m), int64, m ≥ 1; return (B, m + n), int64, the prompt
+# and n ≥ 0 tokens more. A new token is the one with the largest logit at the last position, for each text of the batch.
+# `model` returns logits (B, tokens given, vocabulary). Call it n times: without caches on the whole text, with caches
+# (a list of one for each layer, nothing in them yet) only on what they do not hold.
 #
 # By hand: a prompt of 5 and n = 3 with caches makes calls of 5, 1 and 1 positions, and each cache ends with 7. The last
 # token is written and never read.
@@ -316,13 +316,13 @@ check("9.3", generate)
 # %% [markdown]
 # ### On and off, measured
 #
-# Time one step of the model on this machine. For the 512th token, how many times as long does it take without caches?
+# Time one step of the model. For the 512th token, how many times as long does it take without caches?
 
 # %%
 my_guess = None  # your guess: time without caches over time with them, for the 512th token
 
 
-# %%
+# %% experiment="9.speed"
 def seconds(tokens, **options):
     """The shortest of five runs of the model: what is longer is the rest of the machine."""
     return min(repeat(lambda: model(tokens, **options), number=1, repeat=5))
@@ -340,14 +340,14 @@ guess(my_guess, measured=speed["with caches"][-1] / speed["without"][-1], unit="
 # %% [markdown]
 # The machine, and the speed at four lengths:
 
-# %%
+# %% experiment="9.speed"
 print(attn_ref.bench.machine())
 title = "One more token for a text of this length"
 plots.lines(lengths, speed, title, "length", "tokens per second", logx=True, logy=True)
 
 # %% [markdown]
-# With caches one position goes through the matrices whatever the length is, and only attention reads more: the line
-# changes little. The other falls about as 1 / length or faster. At 512 tokens the factor is more than 5, and it grows.
+# With caches one position goes through the matrices whatever the length is, and only attention reads more. Without them
+# speed falls about as 1 / length or faster. At 512 tokens the factor is more than 5, and it grows.
 #
 # The price is memory. Chapter 08's ledger says 2 · 4 layers · 128 numbers · 4 bytes = 4 KiB a token here.
 
@@ -360,15 +360,14 @@ both = {"held by the caches": held, "ledger": 4 * np.arange(1, 513), "without": 
 plots.lines(range(1, 513), both, "Memory kept between two tokens", "length", "KiB")
 
 # %% [markdown]
-# The stairs are the room to grow: up to twice what the ledger says. Without caches nothing is kept, and everything is
-# computed.
+# The stairs are the buffer's room to grow.
 
 # %% [markdown]
 # ## A prompt in chunks
 #
-# Writing token by token is called **decoding**; taking in a prompt is called **prefill**. A prompt is known in advance
-# and may pass at once. In the plain formula that takes an n × n table of scores in every head, and whoever else is
-# served must wait. So servers cut it into **chunks**. Here six tokens arrive in twos.
+# Writing token by token is called **decoding**; taking in a prompt is called **prefill**. A prompt may pass at once. In
+# the plain formula that takes an n × n table of scores in every head, and all other texts wait. So servers cut it into
+# **chunks**. Here six tokens arrive in twos.
 
 # %%
 whole = attn_ref.causal_mask(6, 6)
@@ -376,8 +375,7 @@ plots.masks({"all at once": whole, "chunk 1": whole[:2], "chunk 2": whole[2:4], 
 
 # %% [markdown]
 # The strips are the rows of the first map. When chunk 2 attends, the cache holds four positions, so its strip ends
-# after key 3. The last query of a chunk stands at the last key there is. What was kept before is open to the whole
-# chunk; within the chunk nobody sees who comes later.
+# after key 3. What was kept before is open to the whole chunk; within the chunk nobody sees who comes later.
 
 # %% [markdown]
 # ### Exercise 9.4 · A prompt in chunks (6 points · 15 min · about 8 lines)
@@ -385,7 +383,7 @@ plots.masks({"all at once": whole, "chunk 1": whole[:2], "chunk 2": whole[2:4], 
 # Write `prefill_in_chunks(q, k, v, cache, chunk)`. q is (B, H, n, d), k (B, H_kv, n, d), v (B, H_kv, n, d_v), n ≥ 1,
 # turned already; H_kv divides H. Take `chunk` ≥ 1 positions at a time, at the end what is left: append the chunk's k
 # and v to `cache`, then let its queries attend causally to all that `append` returns. The cache may have held positions
-# before. Return the outputs of all n, (B, H, n, d_v); the scale is 1/√d. q, k and v must stay as they were.
+# before. Return the outputs of all n, (B, H, n, d_v), with scale 1/√d; q, k and v must stay as they were.
 # `attn_ref.attention` and `attn_ref.causal_mask` may be used.
 #
 # By hand: zeros for q and k, values 2, 4, 9, 1 and chunks of 2 give the averages so far, 2, 3, 5, 4.
@@ -422,40 +420,39 @@ check("9.4", prefill_in_chunks)
 # %% [markdown]
 # ### Agree: any chunking equals full recomputation
 #
-# Now the chapter's sentence is tested on the whole model. A text of 40 tokens is cut at random, 30 times, and passes
-# piece by piece. All logits are compared with those of one call. They lie between -1 and 1, in float32. How large is
-# the largest difference?
+# Now the whole model is tested. A text of 40 tokens is cut at random, 30 times, and passes piece by piece; all logits
+# are compared with those of one call. They lie between -1 and 1, in float32. How large is the largest difference?
 
 # %%
 my_guess = None  # your guess: the largest difference of a logit over 30 random chunkings in float32
 
-# %%
+# %% experiment="9.cuts"
 exact = attn_ref.TinyLM(**sizes).requires_grad_(False).double()
-rng, chunks = np.random.default_rng(9), []
+rng, chunks, text = np.random.default_rng(9), [], torch.arange(40)[None]
 found = {"float32": [], "float64": [], "positions restarted": []}
 for _ in range(30):
     cuts = np.sort(rng.choice(np.arange(1, 40), size=rng.integers(3, 12), replace=False))
-    pieces = torch.tensor_split(text[:, :40], cuts.tolist(), dim=1)
+    pieces = torch.tensor_split(text, cuts.tolist(), dim=1)
     chunks.append(f"{len(pieces)} chunks")
     for name, one in (("float32", model), ("float64", exact), ("positions restarted", model)):
         caches = [attn_ref.KVCache() for _ in one.blocks]
         restart = name == "positions restarted"
         logits = [one(p, caches=caches, positions=range(p.shape[1]) if restart else None) for p in pieces]
-        found[name].append(float((torch.cat(logits, dim=1) - one(text[:, :40])).abs().max()))
+        found[name].append(float((torch.cat(logits, dim=1) - one(text)).abs().max()))
 guess(my_guess, measured=max(found["float32"]))
 
 # %% [markdown]
 # Six of the cuts, also in float64, and with a mistake: every chunk's positions are counted from 0. A difference of 10⁻⁶
 # means that 6 decimals agree.
 
-# %%
+# %% experiment="9.cuts"
 decimals = {name: -np.log10(np.maximum(values[:6], 1e-16)) for name, values in found.items()}
 plots.bars(decimals, chunks[:6], "Decimals that agree with one call", "decimals", limit=18)
 
 # %% [markdown]
-# Orders of magnitude lie between them. Two are rounding, about 10⁻¹⁵ in float64 and 10⁻⁶ in float32: sums in another
-# order. The mistake moves logits by nearly their own size. A tolerance in between tells them apart. A look at the
-# written text may not: an argmax often survives a wrong cache for a while.
+# Two are rounding, about 10⁻¹⁵ in float64 and 10⁻⁶ in float32: sums in another order. The mistake moves logits by
+# nearly their own size; a tolerance in between tells them apart. The written text may not, since an argmax often
+# survives a wrong cache for a while.
 
 # %% [markdown]
 # ### Break it: a conversation of two prompts
@@ -475,15 +472,14 @@ print("first prompt, off by", float((own_cache(x, x, x, attn_ref.KVCache(), 4) -
 check("9.4", own_cache)
 
 # %% [markdown]
-# For a first prompt it is right to the last bit. A criterion whose cache holds something beforehand catches it: test
-# every cache with a past.
+# For a first prompt it is right to the last bit. A criterion whose cache holds something beforehand catches it.
 
 # %% [markdown]
 # ## What decoding waits for: bytes
 #
 # Decoding waits for memory (chapter 08): each key is read for one dot product. Chapter 06's grouped heads shrink what
-# is read. Here are 32 query heads of 64 numbers against 8,192 positions of one layer, with 32 KV heads (MHA), 8 (GQA)
-# and one (MQA). MQA holds 32 times less than MHA. How many times as fast is its step?
+# is read. Here 32 query heads of 64 numbers ask 8,192 positions of one layer, with 32 KV heads (MHA), 8 (GQA) and one
+# (MQA). MQA holds 32 times less than MHA. How many times as fast is its step?
 
 # %%
 my_guess = None  # your guess: time of the MHA step over time of the MQA step
@@ -518,13 +514,13 @@ plots.bars(percent, list(kinds), "One decoding step, 8,192 positions", "percent 
 
 # %% [markdown]
 # The arithmetic is the same in all three. The bytes fall by 4 and by 32, and the time follows, though not by the same
-# factor: what fits into the processor's own caches is read faster still, and the arithmetic sets a floor.
+# factor: the processor has small caches of its own, and the arithmetic sets a floor.
 
 # %% [markdown]
 # ## A window that rolls
 #
-# A model with a sliding window of w (chapter 04) looks back w - 1 positions and no further, so older keys can go. Give
-# the cache w slots and let position p live in slot p % w: the newest falls on the one that leaves.
+# A model with a sliding window of w (chapter 04) looks back w - 1 positions, so older keys can go. Give the cache w
+# slots and let position p live in slot p % w: the newest falls on the one that leaves.
 
 # %%
 ring = {
@@ -537,13 +533,13 @@ plots.slots(ring, "A window of 4 positions in 4 slots")
 
 # %% [markdown]
 # Hatched slots are free, and the colour changes with each lap. After position 5 the slots hold 4 5 2 3: the oldest no
-# longer stands first. The next position is 6, though four are held. Rolling caches go wrong in both.
+# longer stands first, and the next position is 6, though four are held.
 #
 # A chunk needs more than the window. The first of its queries still sees the 3 positions before it, so the chunk gets
 # back these 3 **and** itself; the window's mask then shows each query its own part.
 
 # %% [markdown]
-# ### Exercise 9.5 · A window that rolls (7 points · 15 min · about 8 lines)
+# ### Exercise 9.5 · A window that rolls (7 points · 18 min · about 8 lines)
 #
 # Write `RollingKVCache(window)`, window ≥ 1, with `append(k, v)` and `length` as in 9.1. `append` returns, oldest
 # first, up to window - 1 positions from before the chunk and then the chunk, even one longer than the window. `length`
@@ -593,20 +589,20 @@ check("9.5", RollingKVCache)
 # %%
 windowed = attn_ref.TinyLM(**sizes, window=32).requires_grad_(False)
 caches = [attn_ref.RollingKVCache(32) for _ in windowed.blocks]
-pieces = [windowed(piece, caches=caches) for piece in text[:, :250].split(7, dim=1)]
-print("off by", f"{(torch.cat(pieces, dim=1) - windowed(text[:, :250])).abs().max():.0e}")
+tokens = torch.arange(250)[None]
+pieces = [windowed(piece, caches=caches) for piece in tokens.split(7, dim=1)]
+print("off by", f"{(torch.cat(pieces, dim=1) - windowed(tokens)).abs().max():.0e}")
 print("positions seen:", caches[0].length, " bytes held:", sum(cache.nbytes for cache in caches))
 
 # %% [markdown]
-# The chapter's sentence holds for a model with a window too: 250 positions, in chunks of 7, through slots for 32. For a
-# model *without* a window a rolling cache forgets what the model would have seen, which changes the model.
+# The sentence holds for a model with a window too: 250 positions, in chunks of 7, through slots for 32. In a model
+# *without* a window a rolling cache forgets what the model would have seen.
 
 # %% [markdown]
 # ## Memory in blocks
 #
-# A server writes many texts at once and does not know how long each becomes. A cache in one piece must **reserve** the
-# longest length allowed. Below are 1,000 texts of random lengths, most of a few hundred tokens, where 2,048 are
-# allowed. What percentage of the reserved memory ever holds a token?
+# A server does not know how long each text becomes. A cache in one piece must **reserve** the longest length allowed,
+# here 2,048; most of 1,000 texts have a few hundred tokens. What percentage of the reserved memory ever holds a token?
 
 # %%
 my_guess = None  # your guess: percent of the reserved memory that is used
@@ -629,11 +625,10 @@ print("texts that fit into 262,144 positions, by size of the pieces:", fits)
 plots.bars(list(used.values()), list(used), "Memory that holds tokens, by size of the pieces", "percent", limit=115)
 
 # %% [markdown]
-# In pieces of 2,048 more than four fifths of the memory lie idle: **fragmentation**. Operating systems met it decades
-# ago and cut memory into pages. A **paged** cache is a pool of **blocks** of a few positions, handed out when needed;
-# of a text's blocks only the last may be partly empty. Each text has a **block table**: its block number i is block
-# `table[i]` of the pool. Pages on a disk can be fetched when missed; here the analogy ends, since all blocks must be in
-# memory to attend.
+# In pieces of 2,048 more than four fifths of the memory lie idle: **fragmentation**. A **paged** cache is a pool of
+# **blocks** of a few positions, handed out when needed; of a text's blocks only the last may be partly empty. Each text
+# has a **block table**: its block number i is block `table[i]` of the pool. The name is from operating systems, whose
+# pages may wait on a disk; here all blocks must be in memory to attend.
 
 # %%
 pool = attn_ref.BlockPool(n_blocks=4, block_size=4, n_kv_heads=1, d=2, like=torch.zeros(1))
@@ -662,13 +657,13 @@ plots.slots(lying, "A pool of 4 blocks with two texts")
 # | `pool.n_free` | how many blocks are free |
 
 # %% [markdown]
-# ### Exercise 9.6 · Blocks from a pool (6 points · 20 min · about 15 lines)
+# ### Exercise 9.6 · Blocks from a pool (6 points · 25 min · about 15 lines)
 #
 # Write `PagedKVCache(pool)`, one text among others in a pool. `append(k, v)` takes (1, H_kv, n, d) and (1, H_kv, n,
 # d_v), n ≥ 1, and returns all keys and all values, (1, H_kv, length, …), oldest first. Position p lies in block
-# `table[p // block_size]`, slot `p % block_size`; a block is filled before the next is taken. With too few free blocks
-# the pool's `MemoryError` goes through, and pool, table and length are as before. `free()` gives all blocks back; a
-# second `free()` does nothing, and nothing else follows it.
+# `table[p // block_size]`, slot `p % block_size`; a block is filled before the next is taken, and an empty text holds
+# none. With too few free blocks the pool's `MemoryError` goes through, and pool, table and length are as before.
+# `free()` gives all blocks back; a second `free()` does nothing, and nothing else follows it.
 #
 # By hand: with blocks of 4, appends of 3, 1 and 2 positions hold 1, 1 and 2 blocks.
 
@@ -721,9 +716,8 @@ check("9.6", PagedKVCache)
 # %% [markdown]
 # ## One beginning, many texts
 #
-# Ten people ask about one document, or one prompt gets four answers. Their tables can list the **same** blocks: a fork
-# copies the table and adds a reader to each block. Full blocks are never written again and stay shared. The trouble is
-# a last block that is partly filled.
+# One prompt gets four answers. Their tables can list the **same** blocks: a fork copies the table and adds a reader to
+# each block. Full blocks are never written again and stay shared. The trouble is a last block that is partly filled.
 
 # %%
 pool = attn_ref.BlockPool(n_blocks=4, block_size=4, n_kv_heads=1, d=2, like=torch.zeros(1))
@@ -737,20 +731,20 @@ one.append(token, token)
 print("one has written ", one.table, two.table, "readers:", pool.references)
 
 # %% [markdown]
-# Block 0 is full and keeps two readers. When “two” wrote, it got a copy of block 1. When “one” wrote, it was the only
-# reader left and wrote in place. This is **copy-on-write**.
+# Block 0 is full and keeps two readers. “two” got a copy of block 1 when it wrote; “one”, by then the only reader left,
+# wrote in place. This is **copy-on-write**.
 
 # %% [markdown]
 # ### Exercise 9.7 · Copy before you write (6 points · 12 min · about 6 lines)
 #
 # Write `copy_on_write(pool, table, length)`. `table` lists the blocks of a text of `length` ≥ 0 positions, exactly as
-# many as it needs. The text is about to write its next position. Return the list of blocks with which it may. If that
-# position falls into a block of the table that others read too, a fresh block with the same keys and values stands in
-# its place, and the old one loses a reader. Otherwise no block is taken. The list passed in and what others read stay
-# as they were. If no block is free, the pool's `MemoryError` goes through, and the pool is as before.
+# many as it needs. The text is about to write its next position; return the list of blocks with which it may. If that
+# position falls into a block that others read too, a fresh block with the same keys and values stands in its place, and
+# the old one loses a reader. Otherwise no block is taken. The list passed in and what others read stay as they were. If
+# no block is free, the pool's `MemoryError` goes through, and the pool is as before.
 #
-# By hand: blocks of 4, table [0, 1], both read by two texts. With 6 positions the result is [0, 2], say; with 8 it is
-# [0, 1].
+# By hand: blocks of 4, table [0, 1], both read by two texts. With 6 positions the result is [0, 2], say; with 8, [0,
+# 1].
 
 
 # %% exercise="9.7"
@@ -813,7 +807,7 @@ plots.lines(range(1, 17), {"each alone": alone, "shared": shared}, "Blocks for o
 
 # %% [markdown]
 # About six times. Each answer adds 7 blocks, the copied one included, where it would add 69. In the end every block
-# must be free again: one that is forgotten in each request empties any pool.
+# must be free again:
 
 # %%
 for sequence in (first, *answers):
@@ -823,8 +817,7 @@ print("free blocks:", pool.n_free, "of", pool.n_blocks)
 # %% [markdown]
 # ## How many fit?
 #
-# The rest is a division: memory holds the weights once, and a cache for each request. A common formula, batch × length
-# × KV heads × d_head × 2 × bytes, is that of one layer. Every layer has a cache of its own.
+# Memory holds the weights once, and for each request a cache in every layer; a common formula forgets the layers.
 
 # %% [markdown]
 # ### Exercise 9.8 · How many requests fit? (4 points · 8 min · about 4 lines)
@@ -890,10 +883,10 @@ plots.lines(lengths, capacity, title, "tokens of each request", "requests at onc
 # %% [markdown]
 # ### Question 9.w · Is a cache an approximation? (4 points · 10 min)
 #
-# A colleague says: “A KV cache is an approximation. It uses old keys that the model would compute differently now that
-# the text is longer, so quality drops a little. And since we cut prompts into chunks, it drops a little more.” Answer
-# in six to ten sentences: what is true for which models, why, what remains as a difference and how large it is, what
-# would make the colleague right, and which test would settle it.
+# A colleague says: “A KV cache is an approximation. It uses old keys that the model would compute differently now, so
+# quality drops a little. And since we cut prompts into chunks, it drops a little more.” Answer in six to ten sentences:
+# what is true for which models, why, how large the difference is that remains, what would make the colleague right, and
+# which test would settle it.
 
 # %% [markdown] written="9.w"
 # ### BEGIN SOLUTION
@@ -924,25 +917,24 @@ plots.lines(lengths, capacity, title, "tokens of each request", "requests at onc
 #
 # **vLLM** (2023) is built on PagedAttention: the blocks, tables, reader counts and copy-on-write of 9.6 and 9.7. Its
 # authors measured that earlier servers used 20 to 38 % of their cache memory for tokens. **SGLang**'s RadixAttention
-# (2023) keeps the blocks of finished requests in a tree, so that a new request finds the longest beginning that is
-# still kept. **Sarathi** (2023) lets chunks of one prompt share a batch with single tokens of others.
+# (2023) keeps the blocks of finished requests in a tree, where a new request finds the longest beginning still kept.
+# **Sarathi** (2023) lets chunks of one prompt share a batch with single tokens of others.
 #
 # Multi-query attention (2019) was made for decoding; most open models took the compromise, GQA (2023). DeepSeek-V2's
-# MLA (2024) keeps a short vector for each token and layer, from which keys and values of all heads are made, and a
-# small turned key beside it.
+# MLA (2024) keeps a short vector for each token and layer, from which all heads' keys and values are made, and a small
+# turned key.
 #
-# Mistral 7B (2023) was trained with a window of 4,096 and runs on a rolling cache. In models trained without one,
-# **StreamingLLM** (2023) found, a rolling cache breaks down when the first tokens leave, because heads park spare
-# weight on them. Keeping a few of these **attention sinks** repairs the fluency, not the memory of what has left.
+# Mistral 7B (2023) runs on a rolling cache of its trained window, 4,096. In models trained without one,
+# **StreamingLLM** (2023) found, a rolling cache breaks down when the first tokens leave: heads park spare weight on
+# them. Keeping these **attention sinks** repairs the fluency, not the memory.
 
 # %% [markdown]
 # ## Takeaways
 #
 # - Writing 240 tokens after a prompt of 16 without a cache computes each position 128 times on average; with one, once.
-# - Any chunking equals full recomputation: 30 random cuts moved no logit by more than about 10⁻⁶ in float32, where
-#   restarted positions moved one by more than 0.2 each time.
-# - The newest query needs no mask. Aligned at the top left it sees 1 key of 6, and the output of “mat” moves by 0.66.
-# - Reserving 2,048 positions for each of 1,000 texts used less than a fifth of the memory; blocks of 16 used over 97 %.
+# - Any chunking equals full recomputation: 30 random cuts moved no logit by more than about 10⁻⁶ in float32;
+#   restarted positions moved one by about 0.3 or more in each of the six that were drawn.
+# - Reserving 2,048 positions for each text used less than a fifth of the memory; blocks of 16 used over 97 %.
 # - With 64 GiB for caches, 32 layers and 8 KV heads of 128 in bfloat16, 64 requests of 8,192 tokens fit; without grouping, 16.
 
 # %%
@@ -954,7 +946,7 @@ progress(9)
 # - Shazeer, *Fast Transformer Decoding: One Write-Head is All You Need* (2019); Ainslie and others, *GQA* (2023).
 # - Pope and others, *Efficiently Scaling Transformer Inference* (2022).
 # - Kwon and others, *Efficient Memory Management for Large Language Model Serving with PagedAttention* (2023).
-# - Zheng and others, *SGLang: Efficient Execution of Structured Language Model Programs* (preprint 2023, conference 2024).
+# - Zheng and others, *SGLang: Efficient Execution of Structured Language Model Programs* (2023).
 # - Agrawal and others, *SARATHI: Efficient LLM Inference by Piggybacking Decodes with Chunked Prefills* (2023).
 # - Jiang and others, *Mistral 7B* (2023); Xiao and others, *Efficient Streaming Language Models with Attention Sinks*
 #   (2023); DeepSeek-AI, *DeepSeek-V2* (2024).
