@@ -9,6 +9,9 @@ import pytest
 if not Path("/dev/nvidia0").exists():  # read when triton is first imported, by whichever test that is
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # torch's threads beside those of the other workers wait for one another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from autograder import build
 from autograder.exercise import chapters, load_chapter
 

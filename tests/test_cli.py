@@ -81,6 +81,7 @@ def test_grade_without_submissions_to_grade_says_so(tmp_path):
     assert "there is no " in attn("grade", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"), status=1)
 
 
+@pytest.mark.slow
 def test_the_kill_matrix_in_the_docs_is_this_one():
     page = (build.ROOT / "docs" / "kill-matrix.md").read_text(encoding="utf-8")
     assert page == markdown(), "run: make kill-matrix"

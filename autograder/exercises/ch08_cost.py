@@ -1243,7 +1243,7 @@ def nothing_fits(rng):
 def millions(rng):
     yield dict(memory_bytes=80 * 2**30, fixed=16 * 2**30, a_token=1_237)
     yield dict(memory_bytes=24 * 2**30, a_token=256, a_pair=8)
-    yield dict(memory_bytes=2**40 + int(rng.integers(1000)), a_token=2)
+    yield dict(memory_bytes=2**40 + 2 * int(rng.integers(500)) + 1, a_token=2)
     yield dict(memory_bytes=2**45 - 1, a_token=67)
 
 
