@@ -23,28 +23,33 @@ A model
 13. `block`       norm, attention, feed-forward, residuals (torch)
 14. `language`    what a language model is trained on, and how it writes (torch)
 15. `tiny_lm`     a language model that trains in a minute (torch)
+16. `stories`     two languages whose pronouns have known antecedents
+17. `training`    a step downhill, again and again (torch)
+18. `ablation`    a head switched off for a while (torch)
+19. `pretrained`  the maps of a model trained by others (transformers)
 
 What it costs, and what saves it
-16. `cost`        FLOPs, bytes and the roofline, by formulas
-17. `cache`       keys and values of the tokens so far
-18. `paged`       the same in blocks, shared between sequences
-19. `packed`      sequences of different lengths in one call
-20. `decode`      one token, or one chunk, at a time
+20. `cost`        FLOPs, bytes and the roofline, by formulas
+21. `cache`       keys and values of the tokens so far
+22. `paged`       the same in blocks, shared between sequences
+23. `packed`      sequences of different lengths in one call
+24. `decode`      one token, or one chunk, at a time
 
 Kernels
-21. `online`      softmax in one pass, and how partial results merge
-22. `tiled`       attention tile by tile: the specification of the kernels
-23. `numba_compile`, `numba_exp2`, `numba_steps`, `numba_forward`, `numba_backward`, `numba_decode`,
+25. `online`      softmax in one pass, and how partial results merge
+26. `tiled`       attention tile by tile: the specification of the kernels
+27. `numba_compile`, `numba_exp2`, `numba_steps`, `numba_forward`, `numba_backward`, `numba_decode`,
     `numba_backend`, `flash`   the same on a CPU, compiled
-24. `triton_tiles`, `triton_forward`, `triton_backward`, `triton_decode`, `triton_tuning`, `triton_backend`,
+28. `triton_tiles`, `triton_forward`, `triton_backward`, `triton_decode`, `triton_tuning`, `triton_backend`,
     `triton_aot`   the same on a GPU
-25. `autograd`    kernels in torch's graph
+29. `autograd`    kernels in torch's graph
 
 Looking
-26. `sentence`    the six-token sentence that the whole course follows
-27. `diagnose`    what a map of weights tells
-28. `plots`       pictures of scores and weights (matplotlib)
-29. `bench`       time and memory, measured
+30. `sentence`    the six-token sentence that the whole course follows
+31. `diagnose`    what a map of weights tells
+32. `effect`      is a difference more than luck?
+33. `plots`       pictures of scores and weights (matplotlib)
+34. `bench`       time and memory, measured
 
 `import attn_ref` needs NumPy alone; every other library is loaded by the first use of what needs it.
 
@@ -54,15 +59,16 @@ House conventions: q is (..., Hq, n_q, d), k is (..., Hkv, n_k, d), v is (..., H
 
 from importlib import import_module
 
-from attn_ref import diagnose, echoes, sentence
+from attn_ref import diagnose, echoes, sentence, stories
 from attn_ref.attention import attention
 from attn_ref.backends import backends
 from attn_ref.backward import attention_backward, softmax_vjp
 from attn_ref.cache import KVCache, RollingKVCache
 from attn_ref.context import interpolate_positions, ntk_base, yarn_frequencies, yarn_temperature
 from attn_ref.decode import decode_step, prefill_in_chunks
-from attn_ref.diagnose import weights_entropy
+from attn_ref.diagnose import coreference_score, induction_score, previous_token_score, weights_entropy
 from attn_ref.differences import gradient_error, numerical_gradient
+from attn_ref.effect import paired_bootstrap
 from attn_ref.heads import merge_heads, split_heads
 from attn_ref.masks import causal_mask, document_mask, padding_mask, prefix_mask, sliding_window_mask
 from attn_ref.online import merge_partials, online_update
@@ -82,6 +88,9 @@ LATER = {
     **dict.fromkeys(("FeedForward", "TransformerBlock", "layer_norm", "rms_norm"), "block"),
     **dict.fromkeys(("causal_lm_loss", "generate"), "language"),
     "TinyLM": "tiny_lm",
+    **dict.fromkeys(("train", "story_model", "story_loss", "right_answers"), "training"),
+    "ablate_head": "ablation",
+    **dict.fromkeys(("NotAtHand", "pretrained_maps"), "pretrained"),
     **dict.fromkeys(("flash_forward", "flash_backward", "decode_split_kv"), "flash"),
     **{module: module for module in ("bench", "cost", "plots")},
 }
@@ -90,10 +99,12 @@ __all__ = [
     "FeedForward",
     "KVCache",
     "MultiHeadAttention",
+    "NotAtHand",
     "PagedKVCache",
     "RollingKVCache",
     "TinyLM",
     "TransformerBlock",
+    "ablate_head",
     "alibi_bias",
     "alibi_slopes",
     "attention",
@@ -105,6 +116,7 @@ __all__ = [
     "bench",
     "causal_lm_loss",
     "causal_mask",
+    "coreference_score",
     "cost",
     "decode_split_kv",
     "decode_step",
@@ -115,6 +127,7 @@ __all__ = [
     "flash_forward",
     "generate",
     "gradient_error",
+    "induction_score",
     "interpolate_positions",
     "layer_norm",
     "logsumexp",
@@ -126,9 +139,13 @@ __all__ = [
     "pack",
     "padding_mask",
     "paged_attention",
+    "paired_bootstrap",
     "plots",
     "prefill_in_chunks",
     "prefix_mask",
+    "pretrained_maps",
+    "previous_token_score",
+    "right_answers",
     "rms_norm",
     "rope",
     "rotary_frequencies",
@@ -139,9 +156,13 @@ __all__ = [
     "softmax",
     "softmax_vjp",
     "split_heads",
+    "stories",
+    "story_loss",
+    "story_model",
     "straight_through",
     "tiled_attention",
     "tiled_backward",
+    "train",
     "train_lookup",
     "unpack",
     "weights_entropy",

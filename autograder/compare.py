@@ -74,7 +74,7 @@ def number(value, digits=4):
         return str(bool(value))
     if isinstance(value, (complex, np.complexfloating)):
         return f"{value:.{digits}g}"
-    whole = np.isfinite(value) and value == int(value) and abs(value) < 1e15
+    whole = np.isfinite(value) and value == int(value) and abs(float(value)) < 1e15
     return str(int(value)) if whole else f"{value:.{digits}g}"
 
 

@@ -83,6 +83,10 @@ HARMLESS = {
     "10.4": A_COUNT,
     "10.5": A_COUNT,
     "10.6": NO_THIRD_AXIS,
+    "7.4": ONE_AXIS | NEVER_NEGATIVE | {"squeezed", "sorted"},  # one number, never below 0
+    "7.5": NEVER_NEGATIVE | {"cut off at ±10"},  # shares
+    "7.6": {"without a last axis of 1"},  # a vocabulary of one word has nothing to foretell
+    "7.7": NEVER_NEGATIVE | NO_THIRD_AXIS | {"cut off at ±10"},  # a share for each layer and head
 }
 
 

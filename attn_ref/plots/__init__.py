@@ -4,6 +4,7 @@ Every function returns a `Picture`, which a notebook shows with its alt text. We
 diverging map centred at 0, lines the Okabe-Ito colours with a marker of their own; what is forbidden is hatched.
 Read `style` first; the others each use it and not each other, but for `head_lines`, whose still picture is a
 `head_view`.
+`head_view`, and `live`, which grows `lines`.
 """
 
 from attn_ref.plots.batches import batches
@@ -11,6 +12,7 @@ from attn_ref.plots.charts import arrows, bars, histogram, lines
 from attn_ref.plots.film import film
 from attn_ref.plots.head_lines import head_lines
 from attn_ref.plots.heads import head_view
+from attn_ref.plots.live import Live
 from attn_ref.plots.maps import formula, mask, masks, matrices, matrix, scores, weights
 from attn_ref.plots.memory import slots
 from attn_ref.plots.roofline import roofline
@@ -19,6 +21,7 @@ from attn_ref.plots.style import Picture
 from attn_ref.plots.tiles import tile_walk
 
 __all__ = [
+    "Live",
     "Picture",
     "arrows",
     "bars",
