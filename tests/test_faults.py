@@ -28,8 +28,8 @@ POINTS = {one.id: one.points for one in CHAPTER.exercises.values()}
 HIT = "2.3"  # the exercise in which a fault happens, unless a table says otherwise
 NAME = CHAPTER.exercises[HIT].name
 RIGHT = {one.id: source_of(one.variants[0], one.name) for one in CHAPTER.exercises.values()}
-CELL, NOTEBOOK = 5, 60  # seconds
-SLOW, EXITED = "stopped after 5 seconds. Look for a loop", "Python itself ended while this cell ran"
+CELL, NOTEBOOK = 8, 60  # seconds
+SLOW, EXITED = f"stopped after {CELL} seconds. Look for a loop", "Python itself ended while this cell ran"
 FLOOD, CROWD = "printed more than .* Print shapes or a few entries", "more than the 64 processes or threads"
 
 # {fault: (what stands behind the right answer to 2.3, in the same cell; words of the breach)}

@@ -56,6 +56,7 @@ class _Examination:
         self.found, self.began = Examined(), time.monotonic()
         self.code, self.numbers = [], {}  # indices of the cells to run; {index: execution count}
         self.done, self.barred = set(), set()  # of these: run at least once; never to be run again
+        self.noted = set()  # (index, kind) of the breaches that are recorded
         self.kept = 0  # characters of outputs
         self.apart = False  # whether answers run in a child of the kernel
         for index, cell in enumerate(notebook.cells):
@@ -121,7 +122,7 @@ class _Examination:
         finally:
             if not again:
                 self._keep(cell)
-        if late:
+        if late and not again:
             self._note(late, index)
         if any(one.get("ename") == "StdinNotImplementedError" for one in cell.outputs):
             self._note(Stopped("asked for input"), index)
@@ -156,7 +157,8 @@ class _Examination:
 
     def _note(self, stop, index):
         """Record a breach once, though a cell may be run several times."""
-        if index not in self.done:
+        if (index, stop.kind) not in self.noted:
+            self.noted.add((index, stop.kind))
             cell = self.notebook.cells[index]
             first = next(iter(cell.source.strip().splitlines()), "")[:120]
             self.found.breaches.append(breach(stop.kind, exercise_of(cell), first, **stop.facts))

@@ -39,7 +39,7 @@ class Settings:
     """What an instructor may choose."""
 
     out: Path = Path("grading")
-    workers: int = 0  # 0: two more than there are cores
+    workers: int = 0  # 0: one more than there are cores
     db: str | None = None  # a database URL; by default gradebook.db in `out`
     cluster: str | None = None  # the address of a Dask scheduler
     policy: str = "zero"
@@ -213,7 +213,7 @@ def _crew(settings):
         return
     warm = WarmProcess([name for name in PRELOAD if name not in HEAVY]).start(more=True)
     try:
-        with Local(settings.workers or _cores() + 2, warm) as crew:  # two more, because each waits for its kernel
+        with Local(settings.workers or _cores() + 1, warm) as crew:  # one more, because each waits for its kernel
             yield crew, warm
     finally:
         warm.stop()
