@@ -18,7 +18,11 @@ import nbformat
 from autograder.exercise import chapters, load_chapter
 
 ROOT = Path(__file__).resolve().parent.parent
-ROLES = ("exercise", "try", "check", "quiz", "written", "teacher", "experiment")
+ROLES = ("exercise", "try", "check", "quiz", "written", "teacher", "experiment", "needs")
+
+
+UNDEFINED = ("teacher", "experiment", "needs")  # markers that stand for no definition
+TAGS = {"teacher": "teacher", "experiment": "experiment", "needs": "raises-exception"}  # the last: Run All goes on
 
 
 class BuildError(Exception):
@@ -33,7 +37,7 @@ class Marker:
     id: str
     cell: nbformat.NotebookNode
     place: str  # file:line
-    experiment: bool  # do graders pass over the cell?
+    tags: list[str]  # what graders and notebooks must know of the cell
 
 
 def build(folders=None, root=ROOT, report=print):
@@ -144,8 +148,12 @@ def find_markers(notebook, text, path):
                 f"{place}: unknown marker {', '.join(sorted(unknown))}; the markers are {', '.join(ROLES)}"
             )
         role = next(role for role in ROLES if role in cell.metadata)
-        markers.append(Marker(role, str(cell.metadata[role]), cell, place, "experiment" in cell.metadata))
+        markers.append(Marker(role, str(cell.metadata[role]), cell, place, _tags(cell)))
     return markers
+
+
+def _tags(cell):
+    return [tag for role, tag in TAGS.items() if role in cell.metadata]
 
 
 def compare_with_definitions(markers, notebook, chapter, path):
@@ -154,7 +162,7 @@ def compare_with_definitions(markers, notebook, chapter, path):
     known |= {"quiz": chapter.quizzes, "written": chapter.written}
     seen = {}
     for marker in markers:
-        if marker.role in ("teacher", "experiment"):
+        if marker.role in UNDEFINED:
             continue
         if marker.id not in known[marker.role]:
             raise BuildError(
@@ -209,9 +217,9 @@ def _line_of(path, text):
 def expand(marker, cell, chapter):
     """The notebook cells that a marked cell stands for."""
     slug = marker.id.replace(".", "-")
-    if marker.role == "teacher" or marker.experiment:
-        cell.metadata.tags = ["experiment" if marker.experiment else "teacher"]
-    if marker.role in ("teacher", "experiment"):
+    if marker.tags:
+        cell.metadata.tags = marker.tags
+    if marker.role in UNDEFINED:
         return [cell]
     if marker.role == "try":
         return [cell, *_folds(chapter.exercises[marker.id])]

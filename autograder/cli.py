@@ -79,7 +79,8 @@ def progress(chapter: Annotated[str | None, typer.Argument(help="One chapter; al
         for exercise, standing in rows:
             mark = "✓" if standing.best >= exercise.points else "◐" if standing.best else "·"
             cells = (f"{standing.best:g}", f"{exercise.points:g}", f"{standing.tries}", f"{standing.hints}")
-            table.add_row(mark, f"{exercise.id} {exercise.title}", *cells)
+            title = exercise.title + ", not available here" * bool(exercise.missing)
+            table.add_row(mark, f"{exercise.id} {title}", *cells)
     console.print(table)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-LARGEST_ARRAY = 64 * 2**20  # bytes; an answer that returns more is wrong whatever it holds
+LARGEST_ARRAY = 8 * 2**20  # bytes; an answer that returns more is wrong whatever it holds
 LONGEST_PRINT = 2_000  # characters kept of what an answer prints
 PLAIN_KINDS = "biufc"
 STATUSES = ("returned", "raised", "not attempted", "too slow", "died", "not run")

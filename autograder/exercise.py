@@ -51,6 +51,7 @@ class Exercise:
     `expected`, where given, computes what is right in place of `reference` (an exact value where the answer is a
     simulation). `isolate=False` runs the answer in the notebook's own process (for code that cannot be forked).
     `forbids` names calls that would defeat the exercise, such as "scipy.special.softmax"; see `grading/policy.py`.
+    `needs` names a module that some machines cannot have, such as "triton"; there, a check says so and marks nothing.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Exercise:
     isolate: bool = True
     time_limit: float = 10.0  # seconds for all cases together
     forbids: tuple[str, ...] = ()
+    needs: str = ""
     criteria: list[Criterion] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
     variants: list[Callable] = field(default_factory=list)
@@ -79,6 +81,13 @@ class Exercise:
     @property
     def points(self):
         return sum(criterion.points for criterion in self.criteria)
+
+    @property
+    def missing(self):
+        """Why answers cannot be judged on this machine; empty where they can."""
+        if not self.needs or _imports(self.needs):
+            return ""
+        return f"{self.needs} is not installed on this machine, and this exercise runs on it"
 
     def criterion(self, sentence, points, *, tolerance=None, same_dtype=False):
         """Decorate a generator of cases: `def square(rng): yield dict(n_q=5, n_k=5)`."""
@@ -182,6 +191,15 @@ class Chapter:
     @property
     def folder(self):
         return f"{self.number:02d}_{self.topic}"
+
+
+@cache
+def _imports(module):
+    try:
+        import_module(module)
+    except ImportError:
+        return False
+    return True
 
 
 @cache

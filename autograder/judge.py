@@ -34,7 +34,7 @@ class Report:
     title: str
     points: float
     earned: float = 0.0
-    status: str = "judged"  # judged, not attempted, refused
+    status: str = "judged"  # judged, not attempted, refused, not available
     verdicts: list[Verdict] = field(default_factory=list)
     diagnosis: list = field(default_factory=list)  # the mistakes recognised, at most two
     sure: bool = True  # whether the diagnosis explains every case, or only a part of them

@@ -76,6 +76,9 @@ def _check(exercise_id, answers):
             f"it was given {got}"
         )
         return _refused(exercise.id, text, exercise), ""
+    if exercise.missing:
+        text = f"not available here: {exercise.missing}. Nothing is lost: a machine that has it can judge your answer"
+        return _refused(exercise.id, text, exercise, "not available"), ""
     report = judge(exercise, SEED, collect(exercise, answers[0], SEED))
     unsaved = None
     if getattr(answers[0], "__name__", "") == exercise.name:  # a planted bug under another name is nobody's answer
@@ -109,7 +112,7 @@ def progress(chapter=None):
         lines += [f"{folder} needs {missing}; attn doctor says how to install it"] if missing else []
         lines += [
             f"{_mark(standing.best, exercise.points)} {exercise.id} {exercise.title}: "
-            f"{card.of(standing.best, exercise.points)}"
+            f"{card.of(standing.best, exercise.points)}{', not available here' * bool(exercise.missing)}"
             for exercise, standing in rows
         ]
     title = "Your progress" if wanted is None else f"Your progress in chapter {wanted:02d}"
@@ -142,9 +145,9 @@ def hint_line(exercise, report, seen=0):
     return f'hint("{exercise.id}", 1) shows the first of the {total} hints again.'
 
 
-def _refused(exercise_id, text, exercise=None):
+def _refused(exercise_id, text, exercise=None, status="refused"):
     title = exercise.title if exercise else "nothing to check"
-    return Report(str(exercise_id), title, exercise.points if exercise else 0, status="refused", message=text)
+    return Report(str(exercise_id), title, exercise.points if exercise else 0, status=status, message=text)
 
 
 def _name(value):

@@ -543,3 +543,24 @@ def test_quiz_marks_and_explains(capfd):
         assert ("✓" in shown) == (letter == question.right)
     assert "put your choice" in repr(quiz(question.id, ""))
     assert "no quiz question" in repr(quiz("2.zz", "a"))
+
+
+def test_an_exercise_that_needs_what_is_not_here_is_not_available_and_never_failed(monkeypatch):
+    from autograder.exercise import load_chapter
+
+    exercise = load_chapter(2).exercises["2.1"]
+    monkeypatch.setattr(exercise, "needs", "no_such_module")
+    score = check("2.1", attn_ref.softmax)
+    assert score == 0 and score.report.status == "not available" and not score.report.verdicts
+    assert "not available here: no_such_module is not installed" in str(score) and "Nothing is lost" in str(score)
+    assert "2.1" not in standings()  # it is not recorded as a try
+    assert "Scores become shares: 0 of 6, not available here" in repr(progress(2))
+
+
+def test_a_machine_that_lacks_what_an_exercise_needs_does_not_grade_its_chapter(monkeypatch, tmp_path):
+    from autograder.exercise import load_chapter
+    from autograder.grading.run import GradeError, released
+
+    monkeypatch.setattr(load_chapter(2).exercises["2.1"], "needs", "no_such_module")
+    with pytest.raises(GradeError, match="02_scaled_dot_product cannot be graded here: no_such_module is not inst"):
+        released("02_scaled_dot_product", tmp_path)

@@ -91,6 +91,7 @@ INSIDE = {
     "a kernel killed by a check": ("import os\n    os.kill(os.getppid(), 9)", "SIGKILL|expected an array"),
     "a fork bomb in the function": ("import os\n    while True:\n        os.fork()", CROWD),
     "an answer of 60 MB": ("return np.ones((2500, 3000))", f"shape|{SLOW}"),
+    "answers that are too much together": ("return np.ones((700, 1400))", f"more than 16 MiB|shape|{SLOW}"),
     "an answer that refers to itself": ("a = []\n    a.append(a)\n    return a", "RecursionError|list|collection"),
     "input in the function": ("input('scale? ')", "it raised StdinNotImplementedError"),
 }

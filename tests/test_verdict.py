@@ -220,3 +220,13 @@ def test_a_call_of_what_the_exercise_asks_for_is_seen_through_any_name():
 
 def test_the_line_that_makes_a_kernel_testify_is_one_expression():
     compile(call("2.1", {"secret": 1, "public": 2}, apart=True), "cell", "eval")
+
+
+def test_answers_that_are_too_much_to_be_sent_are_described_in_their_place():
+    from autograder.evidence import Outcome
+    from autograder.grading.testify import LARGEST_EVIDENCE, _sendable
+
+    sent = _sendable([Outcome(value=np.ones((700, 1400))) for _ in range(5)])
+    assert len(json.dumps(sent)) < 1.1 * LARGEST_EVIDENCE
+    assert Outcome.from_json(sent[0]).value.shape == (700, 1400)
+    assert Outcome.from_json(sent[4]).value.description.startswith("more than 16 MiB")

@@ -176,7 +176,8 @@ def _say_what_was_taken_off(bench):
     unknown = [cell for cell in bench.cells if cell.slot is None and cell.nbgrader]
     if unknown:
         bench.note("unknown name", count=len(unknown))
-    tags = sorted(STEERING & {tag for cell in bench.cells for tag in cell.tags})
+    given = {(cell.source, tag) for cell in bench.released.values() for tag in cell.metadata.get("tags", [])}
+    tags = sorted({tag for cell in bench.cells for tag in cell.tags if (cell.source, tag) not in given} & STEERING)
     if tags:
         bench.note("tags", tags=" and ".join(tags))
 

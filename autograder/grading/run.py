@@ -156,6 +156,10 @@ def released(folder, out):
     source = ROOT / "solutions" / folder / f"{folder}.ipynb"
     if not source.is_file():
         raise GradeError(f"{source} is missing; run: make notebooks")
+    number = next(number for number in chapters() if folder_of(number) == folder)
+    for exercise in load_chapter(number).exercises.values():
+        if exercise.missing:
+            raise GradeError(f"{folder} cannot be graded here: {exercise.missing}; attn doctor says how to install it")
     known = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     path = out / "release" / f"{folder}-{known}.ipynb"
     if not path.is_file():

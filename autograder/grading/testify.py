@@ -4,13 +4,16 @@ The grader sends `call(...)` in place of the check cell's own line, so that an a
 was written over, costs nobody a point and gains nobody one.
 """
 
+import json
 import os
 
+from autograder.evidence import Odd
 from autograder.exercise import find_exercise
 from autograder.grading.policy import traps
 from autograder.runner import collect
 
 EVIDENCE_TYPE = "application/vnd.attn.evidence+json"
+LARGEST_EVIDENCE = 16 * 2**20  # characters for each seed; right answers take some 20,000
 
 
 def call(exercise_id, seeds, apart):
@@ -36,11 +39,22 @@ def testify(exercise_id, seeds, apart):
         evidence = {"instead": "" if exercise.name not in shell.user_ns else type(answer).__name__}
     else:
         evidence = {
-            purpose: [
-                one.to_json() for one in collect(exercise, answer, seed, watch=lambda: traps(exercise), apart=apart)
-            ]
+            purpose: _sendable(collect(exercise, answer, seed, watch=lambda: traps(exercise), apart=apart))
             for purpose, seed in seeds.items()
         }
     if os.getpid() != kernel:
         os._exit(0)  # the answer has forked, and this is its child
     shell.display_pub.publish({EVIDENCE_TYPE: evidence})
+
+
+def _sendable(outcomes):
+    """Outcomes as JSON. What is too much to be sent is wrong, and is described in its place."""
+    sent, left = [], LARGEST_EVIDENCE
+    for outcome in outcomes:
+        written = outcome.to_json()
+        left -= len(json.dumps(written))
+        if left < 0:
+            outcome.value = Odd(f"more than {LARGEST_EVIDENCE // 2**20} MiB, over all cases,")
+            written = outcome.to_json()
+        sent.append(written)
+    return sent
