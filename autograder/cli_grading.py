@@ -55,7 +55,7 @@ def grade(
 
     Exit status: 0 all graded, 1 could not start, 2 wrong usage, 3 some submissions failed, 130 interrupted.
     """
-    from autograder import sample_class
+    gc.set_threshold(50_000, 20, 20)  # what is imported is no garbage, and looking through it takes half a second
     from autograder.grading.client import Budget
     from autograder.grading.run import GradeError, Settings
     from autograder.grading.run import grade as grade_all
@@ -64,6 +64,8 @@ def grade(
     as_json = not sys.stdout.isatty() if as_json is None else as_json
     handed = None
     if submissions is None:
+        from autograder import sample_class
+
         submissions = out / "sample class"
         handed = sample_class.write(submissions, students)
         seed = sample_class.SEED if seed is None else seed  # for which its scores are planned
