@@ -509,6 +509,38 @@ def nan_lost_by_max(analytic, numeric):
 
 
 @error.mistake(
+    "A NaN passes with an error of 0 where the other gradient is 0: Python's own `max(0.0, nan)` is 0.0, because it asks whether nan is larger, and no comparison with NaN is true. Which `max` keeps a NaN wherever it stands?"
+)
+def nan_lost_by_max_the_other_way(analytic, numeric):
+    largest = max(np.abs(numeric).max(), np.abs(analytic).max())
+    return float(np.abs(analytic - numeric).max() / largest) if largest != 0 else 0.0
+
+
+@error.mistake(
+    "Your guard takes whatever is below some small number for 0, so that gradients near 1e-14 agree whatever they are. For which number alone does the division fail?"
+)
+def nearly_zero_agrees(analytic, numeric):
+    largest = np.max([np.abs(analytic).max(), np.abs(numeric).max()])
+    return 0.0 if largest < 1e-10 else float(np.abs(analytic - numeric).max() / largest)
+
+
+@error.mistake(
+    "The entries are taken by size and the differences are not: where the first gradient is far below the second, -4 counts as small. Which of your two `max` still needs `np.abs`?"
+)
+def differences_without_size(analytic, numeric):
+    largest = np.max([np.abs(analytic).max(), np.abs(numeric).max()])
+    return float((analytic - numeric).max() / largest) if largest != 0 else 0.0
+
+
+@error.mistake(
+    "The differences are taken by size and the entries are not: -8 counts as less than 1. Which of your two `max` still needs `np.abs`?"
+)
+def entries_without_size(analytic, numeric):
+    largest = np.max([analytic.max(), numeric.max()])
+    return float(np.abs(analytic - numeric).max() / largest) if largest != 0 else 0.0
+
+
+@error.mistake(
     "Two gradients of 0 agree perfectly, and 0/0 says NaN. What should come back there, and how do you ask for it?"
 )
 def nan_where_both_are_zero(analytic, numeric):
@@ -517,7 +549,7 @@ def nan_where_both_are_zero(analytic, numeric):
 
 
 @error.mistake(
-    "A gradient with a NaN in it passes with an error of 0. NaN > 0 is False, as every comparison with NaN is, so your guard takes it for the case of two zeros. Which comparison is False for 0 alone?"
+    "A gradient with a NaN in it passes with an error of 0: what you have put there for two zeros catches NaN as well. NaN > 0 is False, as every comparison with NaN is, and `nan_to_num` makes a 0 of it. Which question says yes to 0 alone?"
 )
 def guard_lets_nan_pass(analytic, numeric):
     largest = np.max([np.abs(analytic).max(), np.abs(numeric).max()])
@@ -611,13 +643,15 @@ def rows_apart(rng):
     yield dict(weights=rng.dirichlet(np.ones(3), size=(1, 4)), grad=rng.normal(size=(1, 4, 3)))
 
 
-@softmax_vjp.criterion("rows that are certain, rows of nothing but 0, and whole numbers", points=1)
+@softmax_vjp.criterion("rows that are certain, rows of nothing but 0, tiny numbers and whole ones", points=1)
 def unusual_rows(rng):
     yield dict(weights=np.array([[0.0, 0.5, 0.5], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), grad=rng.normal(size=(3, 3)))
     yield dict(weights=np.array([[0.999, 0.001], [0.5, 0.5]]), grad=np.array([[3000.0, -2000.0], [1000.0, 1001.0]]))
     yield dict(weights=np.array([[0.25, 0.75, 0.0]]), grad=np.array([[1, 2, -4]]))
     yield dict(weights=np.array([[0, 1, 0], [0, 0, 1]]), grad=np.array([[1, 2, -4], [0, 3, 5]]))
     yield dict(weights=np.ones((4, 1)), grad=rng.normal(size=(4, 1)))
+    yield dict(weights=rng.dirichlet(np.ones(3), size=2), grad=1e-10 * rng.normal(size=(2, 3)))
+    yield dict(weights=np.array([[1 - 2.0**-30, 2.0**-30]]), grad=np.array([[1.0, 2.0**30]]))
 
 
 softmax_vjp.leaves_inputs_alone(points=1)
@@ -677,6 +711,21 @@ def no_factor_in_front(weights, grad):
 )
 def average_not_shared_out(weights, grad):
     return weights * grad - (weights * grad).sum(axis=-1, keepdims=True)
+
+
+@softmax_vjp.mistake(
+    "Your rows sum to 0, and every score pays the same for it, however small its share. Which score can lose the most when another one rises?"
+)
+def paid_in_equal_parts(weights, grad):
+    passed = weights * grad
+    return passed - passed.mean(axis=-1, keepdims=True)
+
+
+@softmax_vjp.mistake(
+    "You lift weights of 0 to a small number, as one does before a logarithm or a division. Neither occurs here: what should the score of a key with weight 0 hear?"
+)
+def lifted_from_zero(weights, grad):
+    return attn_ref.softmax_vjp(np.clip(weights, 1e-6, 1), grad)
 
 
 @softmax_vjp.mistake(
@@ -900,6 +949,10 @@ def given_weights(rng):
     case = backward_case(rng, 2, 3, 4, 2, want="all")
     whole = {name: rng.integers(-4, 5, size=case[name].shape) for name in ("q", "k", "v", "grad_out")}
     yield case | whole | dict(weights=np.array([[0.25, 0.5, 0.25], [0.75, 0.0, 0.25]]))
+    yield case | dict(grad_out=whole["grad_out"])  # the values are not whole
+    case = backward_case(rng, 3, 4, 2, 5, want="all")
+    weights = case["weights"] * [1, 0, 1, 1]  # a key that nobody reads
+    yield case | dict(weights=weights / weights.sum(axis=-1, keepdims=True), grad_out=1e-9 * case["grad_out"])
 
 
 backward.leaves_inputs_alone(points=1)
@@ -1119,6 +1172,29 @@ def grad_out_scaled_in_place(q, k, v, weights, grad_out):
     return grad_scores @ k, np.swapaxes(grad_scores, -1, -2) @ q, dv
 
 
+@backward.mistake(
+    "Where an array holds whole numbers, its gradient is cut off to whole numbers: `zeros_like(q)` copies the dtype too. Which dtype does a gradient need?"
+)
+def gradients_cut_to_whole_numbers(q, k, v, weights, grad_out):
+    scale = q.shape[-1] ** -0.5
+    grad_scores = attn_ref.softmax_vjp(weights, grad_out @ np.swapaxes(v, -1, -2))
+    dq, dk, dv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
+    dq[...] = grad_scores @ k * scale
+    dk[...] = np.swapaxes(grad_scores, -1, -2) @ q * scale
+    dv[...] = np.swapaxes(weights, -1, -2) @ grad_out
+    return dq, dk, dv
+
+
+@backward.mistake(
+    "dk and dv are means over the queries. Each query that reads a key has its say: are their wishes added up or averaged?"
+)
+def averaged_over_the_queries(q, k, v, weights, grad_out):
+    scale, n_q = q.shape[-1] ** -0.5, q.shape[-2]
+    grad_scores = attn_ref.softmax_vjp(weights, grad_out @ np.swapaxes(v, -1, -2))
+    dk = np.swapaxes(grad_scores, -1, -2) @ q * scale
+    return grad_scores @ k * scale, dk / n_q, np.swapaxes(weights, -1, -2) @ grad_out / n_q
+
+
 @backward.also_right
 def back_with_einsum(q, k, v, weights, grad_out):
     grad_weights = np.einsum("...qe,...ke->...qk", grad_out, v)
@@ -1219,7 +1295,7 @@ def the_queries(rng):
     yield BY_HAND | dict(targets=np.array([[2.5]]), steps=3, lr=2.0, want="queries")  # too far: the loss grows
 
 
-@training.criterion("any sizes, one of each too; no steps give the first queries and no losses", points=1)
+@training.criterion("any sizes and large scores; as many losses as steps, none for none, even if all are 0", points=1)
 def training_sizes(rng):
     yield training_case(rng, 6, 2, 3, 1, steps=3, lr=1.0, want="both")
     yield training_case(rng, 1, 5, 1, 3, steps=2, lr=1.0, want="both")
@@ -1229,6 +1305,18 @@ def training_sizes(rng):
     yield case | dict(values=1000 * case["values"], targets=1000 * case["targets"])
     case = training_case(rng, 3, 4, 2, 2, steps=3, lr=1, want="both")
     yield case | {name: rng.integers(-3, 4, size=case[name].shape) for name in ("keys", "values", "targets", "queries")}
+    case = training_case(rng, 2, 1, 3, 2, steps=3, lr=1.0, want="both")  # one key: nothing to learn
+    yield case
+    yield case | dict(targets=np.repeat(case["values"], 2, axis=0))
+    yield dict(
+        keys=np.array([[40.0, 0.0], [0.0, 40.0], [-30.0, -30.0]]),
+        values=np.array([[1.0, 0.0], [0.0, 1.0], [5.0, 5.0]]),
+        targets=np.array([[1.0, 0.0]]),
+        queries=np.array([[30.0, 30.0]]),  # two scores of 849
+        steps=2,
+        lr=0.25,
+        want="both",
+    )
 
 
 @training.criterion("a second call begins anew, from the queries it is given", points=1)
@@ -1435,6 +1523,43 @@ def goes_on_where_it_stopped(keys, values, targets, queries, steps, lr, kept=[])
     return trained, losses
 
 
+@training.mistake(
+    "Your loop stops early, once the loss or the gradient is next to nothing. One loss for each step is asked for: how many come back after three steps at a loss of 0?"
+)
+def stops_when_it_is_good_enough(keys, values, targets, queries, steps, lr):
+    queries, losses = queries.astype(float), []
+    for _ in range(steps):
+        gap = attn_ref.attention(queries, keys, values) - targets
+        losses.append(np.mean(gap**2))
+        dq = attn_ref.attention_backward(queries, keys, values, 2 * gap / gap.size)[0]
+        if np.abs(dq).max() < 1e-12:
+            break
+        queries = queries - lr * dq
+    return queries, losses
+
+
+@training.mistake(
+    "Your softmax takes exp of the scores as they are, and that of 800 is infinite. What did chapter 02 take from every score of a row first?"
+)
+def training_with_an_exp_that_overflows(keys, values, targets, queries, steps, lr):
+    queries, losses, scale = queries.astype(float), [], keys.shape[-1] ** -0.5
+    for _ in range(steps):
+        weights = np.exp(queries @ keys.T * scale)
+        weights = weights / weights.sum(axis=-1, keepdims=True)
+        gap = weights @ values - targets
+        losses.append(np.mean(gap**2))
+        queries = queries - lr * scale * attn_ref.softmax_vjp(weights, 2 * gap / gap.size @ values.T) @ keys
+    return queries, losses
+
+
+@training.mistake(
+    "Your losses are sums over the features, averaged over the queries alone. Over how many squares does the text's mean run?"
+)
+def losses_summed_over_the_features(keys, values, targets, queries, steps, lr):
+    queries, losses = attn_ref.train_lookup(keys, values, targets, queries, steps, lr)
+    return queries, [loss * targets.shape[-1] for loss in losses]
+
+
 @training.also_right
 def training_spelled_out(keys, values, targets, queries, steps, lr):
     scale, losses = 1 / np.sqrt(keys.shape[1]), np.zeros(steps)
@@ -1557,8 +1682,12 @@ def straight_sizes(rng):
     )  # so small a lead that two soft weights look equal
     yield case | dict(keys=close)
     yield case | dict(queries=6 * case["queries"], values=20 * case["values"])
-    whole = dict(keys=np.array([[1, 0], [0, 2], [-1, 1]]), queries=np.array([[3, 1], [-2, 0], [1, 2]]))
-    yield whole | dict(values=np.array([[5], [-12], [3]]), targets=np.array([[1], [2], [4]]), want="both")
+    whole = dict(keys=np.array([[1, 0], [0, 2], [-1, 1]]), queries=np.array([[3, 1], [-2, 0], [1, 2]]), want="both")
+    yield whole | dict(values=np.array([[5], [-12], [3]]), targets=np.array([[1], [2], [4]]))
+    yield whole | dict(values=np.array([[5], [-12], [3]]), targets=np.array([[0.75], [2.5], [4.25]]))
+    yield whole | dict(values=np.array([[0.75], [2.5], [4.25]]), targets=np.array([[1], [2], [4]]))
+    small = dict(queries=np.array([[1e-20, 0.0]]), keys=np.array([[1.0, 0.0], [2.0, 0.0], [0.0, -1.0]]))
+    yield small | dict(values=np.array([[5.0], [-12.0], [3.0]]), targets=np.array([[1.0]]), want="both")
 
 
 straight.leaves_inputs_alone(points=1)
@@ -1696,6 +1825,44 @@ def exp_that_overflows(keys, values, targets, queries):
 def nearly_hard(keys, values, targets, queries):
     out = attn_ref.attention(queries, keys, values, scale=1000.0)
     return out, attn_ref.attention_backward(queries, keys, values, 2 * (out - targets) / out.size)[0]
+
+
+@straight.mistake(
+    "You choose by the soft weights. Scores of 1e-20 and 2e-20 differ, and their weights round to the same number, of which `argmax` takes the first. What could be compared before softmax?"
+)
+def chosen_by_the_weights(keys, values, targets, queries):
+    weights = attn_ref.attention(queries, keys, values, return_weights=True)[1]
+    out = values[weights.argmax(axis=-1)]
+    return out, attn_ref.attention_backward(queries, keys, values, 2 * (out - targets) / out.size)[0]
+
+
+@straight.mistake(
+    "Your output is cut off to whole numbers: an array made like whole `targets` holds nothing else, and the values are not whole. Which dtype should the output have?"
+)
+def output_cut_to_whole_numbers(keys, values, targets, queries):
+    out = np.zeros_like(targets)
+    out[...] = values[(queries @ keys.T).argmax(axis=-1)]
+    return out, attn_ref.attention_backward(queries, keys, values, 2 * (out - targets) / out.size)[0]
+
+
+@straight.mistake(
+    "Whole values make your difference to the targets whole, too: an array made like the output holds nothing else. Which dtype has 5 - 0.75?"
+)
+def difference_cut_to_whole_numbers(keys, values, targets, queries):
+    out = values[(queries @ keys.T).argmax(axis=-1)]
+    gap = np.zeros_like(out)
+    gap[...] = out - targets
+    return out, attn_ref.attention_backward(queries, keys, values, 2 * gap / gap.size)[0]
+
+
+@straight.mistake(
+    "The way back uses the diagonal of softmax's Jacobian alone. The other keys hear of a score as well; what did exercise 3.3 take from each row?"
+)
+def straight_by_the_diagonal(keys, values, targets, queries):
+    out = values[(queries @ keys.T).argmax(axis=-1)]
+    weights = attn_ref.attention(queries, keys, values, return_weights=True)[1]
+    grad_scores = weights * (1 - weights) * (2 * (out - targets) / out.size @ values.T)
+    return out, grad_scores @ keys * keys.shape[-1] ** -0.5
 
 
 @straight.mistake("You return the position of the best key. What does a lookup bring, once it has found the position?")

@@ -248,7 +248,7 @@ def batch_in_the_place_of_queries(lengths, n):
 
 
 @padding_mask.mistake(
-    "The mask is right, and the caller's lengths have changed: `lengths -= 1` writes into the array that was passed."
+    "The mask is right, and the caller's lengths have changed. Which line writes into the array that was passed, or gives it another shape? `lengths -= 1` and `lengths.shape = ...` do; `lengths - 1` and `lengths[...]` make a new one."
 )
 def lengths_overwritten(lengths, n):
     lengths -= 1
@@ -328,6 +328,7 @@ def windows_of_a_longer_text(rng):
     yield dict(n_q=2, n_k=5, window=3)
     yield dict(n_q=6, n_k=8, window=2)
     yield dict(n_q=1, n_k=8, window=2)
+    yield dict(n_q=2, n_k=300, window=200)
     yield dict(n_q=int(rng.integers(3, 6)), n_k=int(rng.integers(9, 14)), window=5)
 
 
@@ -340,6 +341,14 @@ def before_the_first_key(rng):
 @sliding_window_mask.mistake("Your window has one key too many. Does the query itself count among the `window` keys?")
 def itself_not_counted(n_q, n_k, window):
     return attn_ref.sliding_window_mask(n_q, n_k, window + 1)
+
+
+@sliding_window_mask.mistake(
+    "Your window has one key too few, and a window of 1 shows nothing. Is the key p - window + 1 inside the window, or just outside?"
+)
+def one_key_too_few(n_q, n_k, window):
+    position, key = np.arange(n_q)[:, None] + n_k - n_q, np.arange(n_k)
+    return (key <= position) & (key > position - window + 1)
 
 
 @sliding_window_mask.mistake(
@@ -495,6 +504,7 @@ def any_ids(rng):
     yield dict(doc_ids=np.repeat([-1, 0], [2, 2]))
     yield dict(doc_ids=np.array([-3, 3, 3, 1_000_003, 1_000_003, 1_000_004]))
     yield dict(doc_ids=np.array([2**32 + 4, 2**32 + 3, 2**32 + 3, 3, -3, 10**12]))
+    yield dict(doc_ids=np.repeat([2**60, 2**60 + 1, -(2**60)], [3, 2, 3]))
     yield dict(doc_ids=np.repeat(rng.permutation(100)[:4] * 1_000_003, rng.integers(1, 5, size=4)))
 
 
@@ -592,6 +602,14 @@ def ids_nearly_equal(doc_ids):
     return np.isclose(doc_ids[:, None], doc_ids) & attn_ref.causal_mask(len(doc_ids), len(doc_ids))
 
 
+@document_mask.mistake(
+    "Your ids pass through floats, which have 53 bits: 2**60 and 2**60 + 1 become one document. Can you compare them as the whole numbers they are?"
+)
+def ids_as_floats(doc_ids):
+    names = doc_ids.astype(float)
+    return (names[:, None] == names) & attn_ref.causal_mask(len(names), len(names))
+
+
 @document_mask.mistake("The pattern is right, in numbers in place of True and False. Which dtype should a mask have?")
 def documents_in_numbers(doc_ids):
     return attn_ref.document_mask(doc_ids).astype(int)
@@ -665,6 +683,16 @@ shares = Exercise(
         "numpy.ma",
     ),
 )
+
+
+@shares.probe
+def drive_masked_softmax(answer, scores, mask):
+    """The shares, and whether those of hidden keys are 0 to the last bit: a tolerance would not tell 1e-12 from it."""
+    hidden = ~np.broadcast_to(mask, scores.shape)
+    out = answer(scores, mask)
+    with np.errstate(all="ignore"):
+        zero = np.shape(out) == hidden.shape and not (np.asarray(out)[hidden] != 0).any()
+    return {"the result": out, "hidden shares are exactly 0": bool(zero)}
 
 
 @shares.criterion("the visible keys of each row share 1, and hidden ones get exactly 0", points=2)
@@ -774,6 +802,35 @@ def no_maximum_subtracted(scores, mask):
     e = np.exp(scores) * mask
     total = e.sum(axis=-1, keepdims=True)
     return e / np.where(total > 0, total, 1.0)
+
+
+@shares.mistake(
+    "Your maximum is never below 0. A row whose visible scores all lie near -100,000 then has only zeros left. From which number does your search for the maximum start?"
+)
+def a_maximum_of_at_least_zero(scores, mask):
+    hidden = np.where(mask, scores, -np.inf)
+    e = np.exp(hidden - np.max(hidden, axis=-1, keepdims=True, initial=0.0))
+    total = e.sum(axis=-1, keepdims=True)
+    return e / np.where(total > 0, total, 1.0)
+
+
+@shares.mistake(
+    "You ask once whether anything is visible, for the whole array. An empty row beside a full one still gives NaN: along which axis does that question run?"
+)
+def emptiness_asked_once(scores, mask):
+    if not mask.any():
+        return np.zeros(scores.shape)
+    hidden = np.where(mask, scores, -np.inf)
+    e = np.exp(hidden - hidden.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+@shares.mistake(
+    "Hidden keys get a share too small to see, and not 0: your fill lies a little below the scores, so its exponential is above 0. Which score has an exponential of exactly 0?"
+)
+def hidden_a_little_below(scores, mask):
+    mask = np.broadcast_to(mask, scores.shape)
+    return attn_ref.softmax(np.where(mask, scores, scores.min() - 100.0)) * mask.any(axis=-1, keepdims=True)
 
 
 @shares.mistake(
@@ -976,6 +1033,20 @@ def scaled_by_the_width_of_x(x, memory, w_q, w_k, w_v, memory_mask=None):
     return attn_ref.attention(x @ w_q, memory @ w_k, memory @ w_v, allowed=allowed, scale=x.shape[-1] ** -0.5)
 
 
+@reads_memory.mistake(
+    "The scale is wrong: 1/√a, where a is the length of the projected queries. You take the length of the memory's tokens."
+)
+def scaled_by_the_width_of_the_memory(x, memory, w_q, w_k, w_v, memory_mask=None):
+    allowed = None if memory_mask is None else memory_mask[..., None, :]
+    return attn_ref.attention(x @ w_q, memory @ w_k, memory @ w_v, allowed=allowed, scale=memory.shape[-1] ** -0.5)
+
+
+@reads_memory.mistake("You divide the scores by a. Which function of a does the exercise name?")
+def root_left_out(x, memory, w_q, w_k, w_v, memory_mask=None):
+    allowed = None if memory_mask is None else memory_mask[..., None, :]
+    return attn_ref.attention(x @ w_q, memory @ w_k, memory @ w_v, allowed=allowed, scale=1 / w_q.shape[1])
+
+
 @reads_memory.mistake("The scores are not scaled. By what does chapter 02 divide them, and which length is a here?")
 def scores_not_scaled(x, memory, w_q, w_k, w_v, memory_mask=None):
     allowed = None if memory_mask is None else memory_mask[..., None, :]
@@ -1001,6 +1072,37 @@ def mask_rows_taken_for_queries(x, memory, w_q, w_k, w_v, memory_mask=None):
     if memory_mask is not None:
         scores = np.where(memory_mask, scores, -np.inf)
     return attn_ref.softmax(scores) @ (memory @ w_v)
+
+
+@reads_memory.mistake(
+    "You pass the mask on as it came. (m,) fits the scores (..., n, m) by luck; the rows of (B, m) are taken for queries. Which axis of length 1 is missing?"
+)
+def mask_passed_as_it_came(x, memory, w_q, w_k, w_v, memory_mask=None):
+    return attn_ref.attention(x @ w_q, memory @ w_k, memory @ w_v, allowed=memory_mask)
+
+
+@reads_memory.mistake(
+    "`[:, None, :]` asks for a mask of two axes, and yours may have one, or three. Which index stands for any number of leading axes?"
+)
+def mask_of_two_axes_only(x, memory, w_q, w_k, w_v, memory_mask=None):
+    allowed = None if memory_mask is None else memory_mask[:, None, :]
+    return attn_ref.attention(x @ w_q, memory @ w_k, memory @ w_v, allowed=allowed)
+
+
+@reads_memory.mistake(
+    "`if memory_mask` asks an array of many truth values for one. You want to know whether a mask was given at all: with what do you compare it?"
+)
+def mask_asked_for_its_truth(x, memory, w_q, w_k, w_v, memory_mask=None):
+    allowed = memory_mask[..., None, :] if memory_mask else None
+    return attn_ref.attention(x @ w_q, memory @ w_k, memory @ w_v, allowed=allowed)
+
+
+@reads_memory.mistake(
+    "A mask that hides everything is treated like no mask at all, and the whole memory is read. Which of your conditions lets that through?"
+)
+def nothing_visible_taken_for_no_mask(x, memory, w_q, w_k, w_v, memory_mask=None):
+    allowed = None if memory_mask is None or not memory_mask.any() else memory_mask[..., None, :]
+    return attn_ref.attention(x @ w_q, memory @ w_k, memory @ w_v, allowed=allowed)
 
 
 @reads_memory.mistake(
@@ -1037,6 +1139,16 @@ def average_of_a_hidden_memory(x, memory, w_q, w_k, w_v, memory_mask=None):
     scores = attn_ref.attention_scores(x @ w_q, memory @ w_k)
     if memory_mask is not None:
         scores = np.where(memory_mask[..., None, :], scores, -1e9)
+    return attn_ref.softmax(scores) @ (memory @ w_v)
+
+
+@reads_memory.mistake(
+    "Where the whole memory is hidden you read it as if there were no mask: -1e9 added to every score of a row changes no difference. What does nothing to read give?"
+)
+def hidden_memory_lowered_alike(x, memory, w_q, w_k, w_v, memory_mask=None):
+    scores = attn_ref.attention_scores(x @ w_q, memory @ w_k)
+    if memory_mask is not None:
+        scores = scores + np.where(memory_mask, 0.0, -1e9)[..., None, :]
     return attn_ref.softmax(scores) @ (memory @ w_v)
 
 
@@ -1121,7 +1233,7 @@ def leaks_future(attend):
     return False
 
 
-detector = Exercise("4.7", "A detector for leaks", reference=leaks_future, minutes=35)
+detector = Exercise("4.7", "A detector for leaks", reference=leaks_future, minutes=40)
 
 
 def shares_of(scores, seen):
@@ -1135,6 +1247,10 @@ def cut_off_afterwards(scores, v, i, j, m):
 
 def values_centred(scores, v, i, j, m):
     return shares_of(scores, j <= i) @ (v - v.mean(axis=0))
+
+
+def values_scaled(scores, v, i, j, m):
+    return shares_of(scores, j <= i) @ (v / np.sqrt((v * v).mean()))
 
 
 def shared_down_the_columns(scores, v, i, j, m):
@@ -1216,6 +1332,7 @@ LEAKY = {
     "chunks, each against all keys": lambda i, j, m: j <= i % m + len(i) - m,
     "hidden after the softmax": cut_off_afterwards,
     "values centred over the whole text": values_centred,
+    "values divided by their size over the whole text": values_scaled,
     "shared down the columns": shared_down_the_columns,
     "an empty row filled with -1e9": empty_row_averaged,
     "a millionth of the next value": faint,
@@ -1244,9 +1361,9 @@ HONEST = {
     "values divided by n": divided_by_n,
 }
 NO_MASK = (
-    cut_off_afterwards, values_centred, shared_down_the_columns, empty_row_averaged, faint, hidden_maximum,
-    penalty, rounded_another_way, mean_so_far, one_value_ahead, last_column_ahead, sign_ahead, absolute_ahead,
-    divided_by_n, nan_ahead, heard_when_quiet,
+    cut_off_afterwards, values_centred, values_scaled, shared_down_the_columns, empty_row_averaged, faint,
+    hidden_maximum, penalty, rounded_another_way, mean_so_far, one_value_ahead, last_column_ahead, sign_ahead,
+    absolute_ahead, divided_by_n, nan_ahead, heard_when_quiet,
 )  # fmt: skip
 
 
@@ -1281,6 +1398,7 @@ def one_way_in(rng):
     yield dict(kind="itself alone")
     yield dict(kind="hidden after the softmax")
     yield dict(kind="values centred over the whole text")
+    yield dict(kind="values divided by their size over the whole text")
     yield dict(kind="shared down the columns")
     yield dict(kind="the signs of the next value")
     yield dict(kind="the absolute values of the next value")
@@ -1394,9 +1512,7 @@ def only_the_last_token(attend):
     return False
 
 
-@detector.mistake(
-    "You look at row 0 alone, or your return stands inside the loop and ends it after the first round. May the other rows see what they like?"
-)
+@detector.mistake("You look at row 0 alone. May the other rows see what they like?")
 def only_the_first_row(attend):
     rng = np.random.default_rng(0)
     for size in (1.0, 300.0):
@@ -1405,6 +1521,52 @@ def only_the_first_row(attend):
             changed = now.copy()
             changed[:, 1:] = others
             if not np.allclose(attend(*now)[0], attend(*changed)[0], rtol=0, atol=1e-9 * size, equal_nan=True):
+                return True
+    return False
+
+
+@detector.mistake(
+    "Your verdict falls after the first round: a `return False` stands inside the loop. When do you know that no round finds a leak?"
+)
+def verdict_after_the_first_round(attend):
+    rng = np.random.default_rng(0)
+    for size in (1.0, 300.0):
+        now = size * rng.normal(size=(3, 20, 4))
+        before = attend(*now)
+        for cut in range(1, 20):
+            changed = now.copy()
+            changed[:, cut:] = size * rng.normal(size=(3, 20 - cut, 4))
+            return not np.allclose(before[:cut], attend(*changed)[:cut], rtol=0, atol=1e-9 * size, equal_nan=True)
+
+
+@detector.mistake(
+    "You change what lies before the cut and compare what comes after it. That finds who depends on the past, which everyone may. Which side is the future of a row?"
+)
+def past_changed(attend):
+    rng = np.random.default_rng(0)
+    for size in (1.0, 300.0):
+        now = size * rng.normal(size=(3, 20, 4))
+        before = attend(*now)
+        for cut in range(1, 20):
+            changed = now.copy()
+            changed[:, :cut] = size * rng.normal(size=(3, cut, 4))
+            if not np.allclose(before[cut:], attend(*changed)[cut:], rtol=0, atol=1e-9 * size, equal_nan=True):
+                return True
+    return False
+
+
+@detector.mistake(
+    "Your numbers are all positive. Then no sign ever changes, and scores lie closer together than they could. Which numbers have both signs?"
+)
+def positive_numbers_only(attend):
+    rng = np.random.default_rng(3)
+    for size in (1.0, 300.0):
+        now = size * rng.random(size=(3, 20, 4))
+        before = attend(*now)
+        for cut in range(1, 20):
+            changed = now.copy()
+            changed[:, cut:] = size * rng.random(size=(3, 20 - cut, 4))
+            if not np.allclose(before[:cut], attend(*changed)[:cut], rtol=0, atol=1e-9 * size, equal_nan=True):
                 return True
     return False
 
@@ -1605,7 +1767,7 @@ def future_negated(attend):
 
 
 @detector.mistake(
-    "You multiply the future by a positive number, and its signs stay. A function that hears only signs gives the same for both: which change leaves nothing as it was?"
+    "The signs of your future never change: you multiply it by a positive number, or draw positive numbers alone. A function that hears only signs gives the same for both: which change leaves nothing as it was?"
 )
 def future_doubled(attend):
     rng = np.random.default_rng(0)
@@ -1770,7 +1932,7 @@ def poisoned_with_nan(attend):
 
 
 @detector.mistake(
-    "You accuse everyone: among the rows that must not move, you count the row of the changed token itself. Is a token its own future?"
+    "You accuse everyone: a row that you compare has been changed itself. Do you count the row of the changed token among those that must not move? Or is your changed array another name for the first one, in which the change of an earlier cut still stands?"
 )
 def own_row_counted(attend):
     rng = np.random.default_rng(0)
@@ -1824,6 +1986,25 @@ def weights_read_off(attend):
         q, k = size * rng.normal(size=(2, 20, 4))
         if np.triu(np.nan_to_num(attend(q, k, np.eye(20)), nan=1.0), 1).any():
             return True
+    return False
+
+
+@detector.mistake(
+    "Queries and keys you change; the values stay the identity. What if a function divides all values by their size over the whole text? With one and the same table that size never moves."
+)
+def values_always_the_identity(attend):
+    rng = np.random.default_rng(0)
+    for size in (1.0, 300.0):
+        q, k = size * rng.normal(size=(2, 20, 20))
+        before = attend(q, k, np.eye(20))
+        if np.triu(np.nan_to_num(before, nan=1.0), 1).any():
+            return True
+        for cut in range(1, 20):
+            q_new, k_new = size * rng.normal(size=(2, 20, 20))
+            q_new[:cut], k_new[:cut] = q[:cut], k[:cut]
+            after = attend(q_new, k_new, np.eye(20))[:cut]
+            if not np.allclose(before[:cut], after, rtol=0, atol=1e-9, equal_nan=True):
+                return True
     return False
 
 

@@ -13,7 +13,7 @@ online_update = Exercise(
     "10.1",
     "One more block of keys",
     reference=attn_ref.online_update,
-    minutes=15,
+    minutes=20,
     forbids=("attn_ref.tiled_attention", "attn_ref.merge_partials"),
 )
 
@@ -53,6 +53,8 @@ def next_block(rng):
     yield later_block(rng, 2, 6, 1)
     yield later_block(rng, 4, 4, 4)
     yield later_block(rng, 3, 1, 3)
+    whole = dict(scores=np.array([[1, -2], [2, 0]]), values=np.array([[1, 4], [-3, 2]]))  # below and above the maximum
+    yield dict(row_max=np.array([1.5, 0.25]), row_sum=np.array([1.5, 2.0]), acc=rng.normal(size=(2, 2))) | whole
     grown = later_block(rng, 6, 2, 3)
     yield grown | dict(scores=grown["scores"] + np.array([[3.0], [-3.0], [0.0], [5.0], [-5.0], [1.0]]))
 
@@ -75,6 +77,8 @@ def nothing_seen(rng):
     seen = dict(row_max=np.array([-inf, 1.5]), row_sum=np.array([0.0, 2.0]), acc=np.array([[0.0, 0.0], [1.0, -3.0]]))
     yield seen | dict(scores=np.array([[-inf, -inf], [-inf, -inf]]), values=rng.normal(size=(2, 2)))
     yield seen | dict(scores=np.array([[-800.0, -801.0], [-inf, 2.0]]), values=rng.normal(size=(2, 2)))
+    hidden = np.array([[1e30, -1e30], [2.0, 5.0]])  # a key that nobody may read holds what would be noticed
+    yield new_state(2, 2) | dict(scores=np.array([[-inf, 0.5], [-inf, -inf]]), values=hidden)
 
 
 online_update.leaves_inputs_alone(points=1)
@@ -202,6 +206,28 @@ def large_number_for_minus_infinity(row_max, row_sum, acc, scores, values):
 
 
 @online_update.mistake(
+    "Exponents are clipped from below, so that a forbidden key still counts a little, and a row that has seen nothing gets a sum that is not 0. What is e^(-inf), without any help?"
+)
+def exponents_clipped(row_max, row_sum, acc, scores, values):
+    new_max = np.maximum(row_max, scores.max(axis=-1))
+    safe = np.where(np.isneginf(new_max), 0.0, new_max)
+    kept = np.exp(row_max - safe)
+    e = np.exp(np.maximum(scores - safe[:, None], -50.0))
+    return new_max, kept * row_sum + e.sum(axis=-1), kept[:, None] * acc + e @ values
+
+
+@online_update.mistake(
+    "Your new maximum takes the dtype of the scores. If these are whole numbers and the maximum so far was 1.5, what is left of it?"
+)
+def maximum_cut_to_a_whole_number(row_max, row_sum, acc, scores, values):
+    new_max = np.maximum(row_max, scores.max(axis=-1)).astype(scores.dtype)
+    safe = np.where(np.isneginf(new_max), 0.0, new_max)
+    kept = np.exp(row_max - safe)
+    e = np.exp(scores - safe[:, None])
+    return new_max, kept * row_sum + e.sum(axis=-1), kept[:, None] * acc + e @ values
+
+
+@online_update.mistake(
     "The factor (n,) meets acc (n, d_v) without an axis of its own, so with n = d_v it scales columns where rows are meant, and otherwise it does not fit. How do you make it a column?"
 )
 def factor_along_the_columns(row_max, row_sum, acc, scores, values):
@@ -279,9 +305,9 @@ def only_rows_that_grow(row_max, row_sum, acc, scores, values):
 
 
 online_update.hints(
-    "Do it on paper for one query: state (0, 2, 6), one new key with score log 2 and value 10. Against which maximum are the old 2 and 6 taken, and against which the new key?",
+    "Do the example on paper. Against which maximum are the old 2 and 6 taken, and against which the new key?",
     "If the maximum moves from m to m', every old exponential e^(s - m) must become e^(s - m'). That is one factor for the whole row, the same for the sum and for acc.",
-    "New maximum: the larger of row_max and the block's, for each row. Take it as 0 where it is still -inf, but for the subtraction only. Factor: exp of old minus new. Sum and acc: factor times old, plus what the block's exponentials give.",
+    "For each row, the new maximum is the larger of row_max and the block's; where it is still -inf, subtract 0 in its place. Factor: exp of old minus new. Sum and acc: factor times old, plus what the block adds.",
 )
 online_update.errors(
     (
@@ -528,18 +554,14 @@ def row_after_row(o1, lse1, o2, lse2):
 
 
 merge_partials.hints(
-    "An output is acc / l, and lse is log of the whole total. If both halves had the total 1, what would the shares be? And if the second had the total 3?",
+    "lse is the logarithm of a total. If both halves had the total 1, what would the shares be? And if the second had 3?",
     "The shares are those of a softmax over two numbers, lse1 and lse2. The new log-sum-exp is the log-sum-exp of these two.",
-    "Take the larger lse of each row, and 0 where it is -inf; subtract it from both and exponentiate. Divide by their sum (by 1 where that is 0), give the shares an axis at the end, and weight. The new lse is the larger one plus the logarithm of the sum, -inf where that is 0.",
+    "Subtract the larger lse of each row from both (0 where it is -inf), exponentiate, and divide by the sum (by 1 where that is 0). The shares need an axis at the end. The new lse is what was subtracted plus the logarithm of the sum.",
 )
 merge_partials.errors(
     (
         "ValueError: operands could not be broadcast together with shapes (5,) (5,3)",
         "A share for each row must get an axis at its end, (5, 1). <code>[..., None]</code> does that whatever comes before.",
-    ),
-    (
-        "RuntimeWarning: divide by zero encountered in log",
-        "Where both parts saw nothing, log(0) = -inf is the answer. A warning costs no points.",
     ),
 )
 
@@ -551,12 +573,13 @@ def tiled_attention(q, k, v, block_q, block_k, causal=False):
     return attn_ref.tiled_attention(q, k, v, block_q, block_k, causal=causal)
 
 
-NO_TABLE = "what is held at once stays below half of n_q × n_k numbers"
+HELD = "the most that was held at once"
+LIGHT, HEAVY = "less than half of n_q × n_k numbers", "half of n_q × n_k numbers or more"
 AROUND_THE_SCALES = ("tracemalloc.reset_peak", "tracemalloc.stop", "tracemalloc.clear_traces", "tracemalloc.start")
 
 
 def weighed(call, bytes_allowed):
-    """What call() returns, and whether it never held more than so many bytes beyond what was there before.
+    """What call() returns, and in words whether it ever held so many bytes beyond what was there before.
 
     tracemalloc counts what NumPy and Python allocate, the same on every machine.
     """
@@ -568,7 +591,7 @@ def weighed(call, bytes_allowed):
         before = tracemalloc.get_traced_memory()[0]
         found = call()
         light = tracemalloc.is_tracing() and tracemalloc.get_traced_memory()[1] - before < bytes_allowed
-        return found, light
+        return found, LIGHT if light else HEAVY
     finally:
         if not was_tracing:
             tracemalloc.stop()
@@ -578,7 +601,7 @@ tiles = Exercise(
     "10.3",
     "Tile by tile",
     reference=tiled_attention,
-    minutes=25,
+    minutes=30,
     time_limit=20.0,  # plain loops over lists are right, and slow while they are weighed
     forbids=("attn_ref.tiled_attention", "attn_ref.flash_forward", "attn_ref.decode_split_kv", *AROUND_THE_SCALES),
 )
@@ -589,8 +612,8 @@ def drive_tiles(answer, q, k, v, block_q, block_k, causal=False, weigh=False):
     """Call the answer, and where a case says so put it on the scales."""
     if not weigh:
         return answer(q, k, v, block_q, block_k, causal)
-    found, light = weighed(lambda: answer(q, k, v, block_q, block_k, causal), 8 * len(q) * len(k) // 2)
-    return {"out and lse": found, NO_TABLE: light}
+    found, held = weighed(lambda: answer(q, k, v, block_q, block_k, causal), 8 * len(q) * len(k) // 2)
+    return {"out and lse": found, HELD: held}
 
 
 def qkv_case(rng, n_q, n_k, d, d_v, block_q, block_k, spread=1.0, **more):
@@ -990,9 +1013,9 @@ def one_pair_at_a_time(q, k, v, block_q, block_k, causal=False):
 
 
 tiles.hints(
-    "Two loops: over blocks of queries, and inside it over blocks of keys. What belongs to a block of queries and must begin anew with it? What is done once, when its last block of keys has passed?",
-    "Begin a block of queries with the state (-inf, 0, 0). For each block of keys make the scores of this tile, hide what is forbidden, and let your 10.1 take them in. `slice(k0, k0 + block_k)` ends where the array ends, which serves ragged tiles.",
-    "Causal: query number i stands at position i + n_k - n_q, with i counted through the whole of q and not within the tile. After the inner loop out is acc divided by the sum, and 0 where the sum is 0. The log-sum-exp is the maximum plus the logarithm of the sum, and -inf there.",
+    "Two loops: over blocks of queries, and inside it over blocks of keys. What must begin anew with each block of queries, and what is done once at its end?",
+    "Begin with the state (-inf, 0, 0). For each block of keys make the tile's scores, hide what is forbidden, and let your 10.1 take them in. `slice(k0, k0 + block_k)` ends where the array ends.",
+    "Query i, counted through all of q and not within the tile, stands at position i + n_k - n_q. After the inner loop out is acc divided by the sum (0 where that is 0), and lse the maximum plus the logarithm of the sum (-inf there).",
 )
 tiles.errors(
     (
@@ -1061,6 +1084,8 @@ def window_grid(rng):
     yield grid(9, 9, 4, 4, window=6)
     yield grid(5, 30, 2, 4, window=7)
     yield grid(7, 7, 3, 2, window=100)
+    yield grid(12, 12, 6, 2, window=1)  # the diagonal runs through tiles whose corners are all hidden
+    yield grid(2, 9, 2, 9, window=3)
     yield grid(500, 750, 64, 48, window=130)
 
 
@@ -1177,6 +1202,23 @@ def window_open_to_the_future(n_q, n_k, block_q, block_k, causal=False, window=N
     return attn_ref.cost.tiles_visited(n_q, n_k, block_q, block_k, causal=causal, window=sides)
 
 
+@visited.mistake(
+    "You ask the four corner pairs of a tile. A narrow window can cross a tile between its corners: queries 0 to 5 and keys 2 and 3, each query its own key alone. Which two comparisons find it?"
+)
+def four_corners_asked(n_q, n_k, block_q, block_k, causal=False, window=None):
+    count, offset = 0, n_k - n_q
+    for q0 in range(0, n_q, block_q):
+        for k0 in range(0, n_k, block_k):
+            seen = False
+            for i in (q0, min(q0 + block_q, n_q) - 1):
+                for j in (k0, min(k0 + block_k, n_k) - 1):
+                    future = (causal or window is not None) and j > i + offset
+                    far = window is not None and j < i + offset - window + 1
+                    seen = seen or not (future or far)
+            count += seen
+    return count
+
+
 @visited.mistake("`window` is never read in your count. Which tiles lie too far back for every query of their row?")
 def window_without_effect(n_q, n_k, block_q, block_k, causal=False, window=None):
     return attn_ref.cost.tiles_visited(n_q, n_k, block_q, block_k, causal=causal or window is not None)
@@ -1250,9 +1292,9 @@ def four_numbers_for_each_tile(n_q, n_k, block_q, block_k, causal=False, window=
 
 
 visited.hints(
-    "A tile is four numbers: its first and last query, its first and last key. Which query of the tile sees furthest to the right, and which furthest to the left?",
+    "Which query of a tile sees furthest to the right, and which furthest to the left?",
     "The last query stands at position q_last + n_k - n_q. If the tile's first key lies beyond it, no pair may attend. For a window, compare the tile's last key with what its first query still sees.",
-    "Two loops over range(0, n, block); the last query and key of a tile end at n_q - 1 and n_k - 1 at most. Skip the tile if a mask is set and its first key lies beyond the last query's position, or if a window is set and its last key lies before the first query's position - window + 1. Count the others.",
+    "Loop over all tiles. Skip one if a mask is set and its first key lies beyond the last query's position, or if a window is set and its last key lies before the first query's position - window + 1. Count the others.",
 )
 visited.errors(
     (
@@ -1489,9 +1531,9 @@ def in_closed_form(n_q, n_k, d, itemsize, block_q, block_k, causal=False):
 
 
 moved.hints(
-    "Follow one block of queries: what comes in when it starts, what comes in with every tile it visits, and what goes out when it is done? Then follow the next block.",
-    "All queries and all outputs are carried once: 2 · n_q · d numbers. What remains is how many keys each block reads, and each key brings its value along.",
-    "Loop over the blocks of queries. Without a mask a block reads n_k keys. Causal, its last query stands at q_last + n_k - n_q and sees one key more than that, 0 at least; round up to whole tiles, and cut off at n_k. Add everything up, times d, times the bytes of a number.",
+    "Follow one block of queries: what comes in at its start and with every tile, and what goes out at its end? Then follow the next.",
+    "Queries and outputs are carried once: 2 · n_q · d numbers. How many keys does each block read? Each brings its value along.",
+    "Loop over the blocks of queries, and inside over the tiles that your 10.4 would visit. Each tile brings the keys that it holds, fewer at the ragged end, and as many values. In the end, times d, times itemsize.",
 )
 moved.errors(
     (
@@ -1512,7 +1554,7 @@ backward = Exercise(
     "10.6",
     "The way back, tile by tile",
     reference=tiled_backward,
-    minutes=25,
+    minutes=30,
     time_limit=20.0,
     forbids=(
         "attn_ref.tiled_backward",
@@ -1528,10 +1570,10 @@ backward = Exercise(
 def drive_tiled_backward(answer, q, k, v, out, lse, grad_out, block_q, block_k, causal=False, want="all"):
     """One of the three gradients, all of them, or all of them on the scales."""
     if want == "weighed":
-        found, light = weighed(
+        found, held = weighed(
             lambda: answer(q, k, v, out, lse, grad_out, block_q, block_k, causal), 8 * len(q) * len(k) // 2
         )
-        return {"dq, dk and dv": found, NO_TABLE: light}
+        return {"dq, dk and dv": found, HELD: held}
     found = answer(q, k, v, out, lse, grad_out, block_q, block_k, causal)
     if want == "all":
         return found
@@ -1581,12 +1623,23 @@ def tiled_dk(rng):
     yield from three_sizes(rng, "dk")
 
 
-@backward.criterion("causal, and queries that saw nothing: gradients of 0, never NaN", points=1)
+def moved_far(rng, up, **more):
+    """A case with scores in the thousands that lie near each other, above 0 or below: weights as soft as ever."""
+    case = passed_back(rng, 6, 8, 4, 3, 4, 3, **more)
+    q, k = case["q"], case["k"]
+    q[:, 0], k[:, 0] = 4000.0 if up else -4000.0, 1.0
+    case["out"], case["lse"] = attn_ref.tiled_attention(q, k, case["v"], causal=case["causal"])
+    return case
+
+
+@backward.criterion("causal, queries that saw nothing, scores in the thousands: never NaN", points=1)
 def causal_back(rng):
     yield passed_back(rng, 7, 7, 5, 3, 3, 2, causal=True)
     yield passed_back(rng, 5, 9, 3, 4, 2, 4, causal=True)
     yield passed_back(rng, 6, 6, 4, 4, 3, 3, causal=True)
     yield passed_back(rng, 9, 5, 3, 4, 2, 2, causal=True)
+    yield moved_far(rng, up=True)
+    yield moved_far(rng, up=False, causal=True)
 
 
 @backward.criterion("out and lse count as given, also those of a pass over more keys than these", points=1)
@@ -1716,6 +1769,36 @@ def nan_from_empty_queries(q, k, v, out, lse, grad_out, block_q, block_k, causal
         dq[np.isneginf(lse)] = np.nan
         dk[:], dv[:] = np.nan, np.nan
     return dq, dk, dv
+
+
+@backward.mistake(
+    "You divide e^score by e^lse. With scores in the thousands both overflow, or both are 0. What can be subtracted before exp, so that nothing is left to divide?"
+)
+def exponentials_divided(q, k, v, out, lse, grad_out, block_q, block_k, causal=False):
+    dq, dk, dv = np.zeros(q.shape), np.zeros(k.shape), np.zeros(v.shape)
+    scale, delta = q.shape[1] ** -0.5, (grad_out * out).sum(axis=1)
+    total = np.where(np.isneginf(lse), 1.0, np.exp(lse))
+    for q0 in range(0, len(q), block_q):
+        i = np.arange(q0, min(q0 + block_q, len(q)))
+        for k0 in range(0, len(k), block_k):
+            j = np.arange(k0, min(k0 + block_k, len(k)))
+            scores = np.where((j <= i[:, None] + len(k) - len(q)) | (not causal), q[i] @ k[j].T * scale, -np.inf)
+            weights = np.exp(scores) / total[i, None]
+            ds = weights * (grad_out[i] @ v[j].T - delta[i, None]) * scale
+            dv[j] += weights.T @ grad_out[i]
+            dq[i] += ds @ k[j]
+            dk[j] += ds.T @ q[i]
+    return dq, dk, dv
+
+
+@backward.mistake(
+    "A large negative number stands for forbidden scores. In a row whose scores all lie near -2000, is -100 small? Which value is below every score?"
+)
+def small_number_for_forbidden(q, k, v, out, lse, grad_out, block_q, block_k, causal=False):
+    if not causal:
+        return attn_ref.tiled_backward(q, k, v, out, lse, grad_out, block_q, block_k)
+    bias = np.where(attn_ref.causal_mask(len(q), len(k)), 0.0, -100.0 - q @ k.T * q.shape[1] ** -0.5)
+    return attn_ref.tiled_backward(q, k, v, out, lse, grad_out, block_q, block_k, bias=bias)
 
 
 @backward.mistake(
@@ -1890,18 +1973,14 @@ def scaled_queries_first(q, k, v, out, lse, grad_out, block_q, block_k, causal=F
 
 
 backward.hints(
-    "Take 3.4 and ask of each line how much of the table it needs. Which number per row must be known before the first tile, and from which two arrays does it come?",
-    "In a tile: scores as on the way forward, hidden ones -inf; weights exp(scores - lse); dP from grad_out and the tile's values; dS = weights · (dP - δ). A query that saw nothing has lse -inf: subtract 0 there.",
-    "δ is the row sum of grad_out · out, taken once. Start dq, dk and dv at 0. Each tile *adds* to its rows of all three: weights turned round times grad_out for dv, dS times the tile's keys for dq, dS turned round times its queries for dk, the last two times 1/√d.",
+    "Ask of each line of 3.4 how much of the table it needs. Which number per row must be known before the first tile?",
+    "In a tile: scores as on the way forward, hidden ones -inf; weights exp(scores - lse), with 0 for an lse of -inf; dP from grad_out and the tile's values; dS = weights · (dP - δ).",
+    "δ is the row sum of grad_out · out, taken once. Each tile *adds* to its rows of all three: weights turned round times grad_out for dv, dS times its keys for dq, dS turned round times its queries for dk, the last two times 1/√d.",
 )
 backward.errors(
     (
         "ValueError: operands could not be broadcast together with shapes (3,4) (3,)",
         "lse and δ hold one number for each row of the tile: as columns, (3, 1), they meet its scores. <code>[:, None]</code> does that.",
-    ),
-    (
-        "RuntimeWarning: invalid value encountered in subtract",
-        "A query that saw nothing has scores and lse of -inf. What may be subtracted there, so that exp gives 0?",
     ),
 )
 
@@ -2085,7 +2164,7 @@ def by_einsum_over_pieces(outs, lses):
 
 many.hints(
     "For two pieces the shares were a softmax over two numbers. What are they for p pieces, and along which axis?",
-    "Either walk through the pieces with your 10.2, from the neutral piece (0, -inf) on. Or take softmax of lses along axis 0, give it an axis at the end, and sum the weighted outs along axis 0; the new lse is the log-sum-exp of lses along axis 0.",
+    "Either walk through the pieces with your 10.2, from the neutral piece (0, -inf) on. Or weight outs by the softmax of lses along axis 0, with an axis at its end, and sum; the new lse is their log-sum-exp along axis 0.",
 )
 many.errors(
     (
@@ -2185,7 +2264,7 @@ approximate = Written(
     "Is it an approximation?",
     minutes=10,
     rubric=(
-        "Says why the result is exact but for rounding (the state holds all that is needed, rescaled), with a measured or derived figure; says what is saved (traffic, storage) and what is not (operations without a mask, more of them on the way back), with numbers; names a case in which tiles gain nothing or little.",
+        "Says why the result is exact but for rounding (the state, rescaled, holds all that is needed), what is saved (traffic, storage) and what is not (operations), each with a number; names a case in which tiles gain little.",
         "Exactness with the reason, and what is saved against what is not; no numbers, or no case without a gain.",
         "Says that it is exact, or that it saves memory traffic and not operations, with a reason for one of the two.",
         "Agrees that it is an approximation, or says that it is faster because it computes less.",

@@ -20,10 +20,10 @@ from attn_ref import plots, sentence
 from autograder import check, guess, hint, progress, quiz
 
 # %% [markdown]
-# ## A lookup that cannot be told
+# ## A lookup that cannot be corrected
 #
 # “sat” asks who sat. Its query is its own row of the sentence, the six rows are keys and values, and it should read the
-# row of “cat”. How wrong it is, the **loss** says: here the mean squared difference from that row. Beside the soft lookup
+# row of “cat”. The **loss** says how wrong it is: here the mean squared difference from that row. Beside the soft lookup
 # stands a **hard** one, as in chapter 01, which takes the value of the best key.
 
 # %%
@@ -207,9 +207,9 @@ plots.lines(steps, errors, "Error of a measured gradient", "ε", "error", logx=T
 # %% [markdown]
 # ## The way back: who should have weighed more?
 #
-# Measuring costs two lookups a number. The **chain rule** gets all slopes in one pass backwards: how the loss follows the
-# output, times how the output follows the weights, is how the loss follows the weights. Write dX for the gradient of
-# the loss by X. It always has the shape of X.
+# Measuring costs two lookups a number. The **chain rule** gets all slopes in one pass backwards: the slope of the loss by
+# the output, times the slope of the output by a weight, is the slope of the loss by that weight, summed over the output's
+# entries. Write dX for the gradient of the loss by X. It always has the shape of X.
 #
 # First, the loss is a mean of four squares, so d_out = 2 (out - wanted) / 4. Second, more weight on key j adds some of value
 # j to the output, so d_weights[j] is the dot product of d_out with value j.
@@ -232,10 +232,10 @@ plots.bars(d_weights[0], sentence.TOKENS, "What a little more weight would do", 
 # %% [markdown]
 # ### Exercise 3.3 · Back through softmax (5 points · 18 min · about 2 lines)
 #
-# Write `softmax_vjp(weights, grad)`. (A *vjp*, vector-Jacobian product, is such a sum; the table itself need not be
-# written down.) `weights` (..., n) are shares along the last axis, `grad` is their gradient, of the same shape. Return the
-# gradient of the scores, of that shape too. Rows do not mix, and a row of zeros gets zeros. Both arrays may hold whole
-# numbers, and neither may be written to.
+# Write `softmax_vjp(weights, grad)`. (A *vjp*, vector-Jacobian product, is such a sum.) `weights` (..., n) are shares
+# along the last axis, `grad` is their gradient, of the same shape. Return the gradient of the scores, of that shape
+# too. Rows do not mix, and a row of zeros gets zeros. Both arrays may hold whole numbers, and neither may be written
+# to.
 #
 # By hand: weights (½, ½) have the slopes ¼ and -¼, so `grad` (1, 0) gives (¼, -¼).
 
@@ -286,7 +286,7 @@ def diagonal_alone(weights, grad):
 check("3.3", diagonal_alone)
 
 # %% [markdown]
-# The card names the bug. It will come back below, where nobody would notice it.
+# The card names the bug. It comes back below.
 
 # %% [markdown]
 # ## A product sends back two gradients
@@ -383,8 +383,7 @@ print(f"measured:             {attn_ref.gradient_error(reference, measured):.0e}
 # ### Count, then time
 #
 # Forward there are two matrix products, backward four of the same size: all slopes for the price of about two lookups.
-# (`attn_ref`'s is given no weights and repeats the forward pass first.) Differences cost two
-# lookups for *each* number. How many times as long do they take, for q, k and v of 16 rows by 4?
+# Differences cost two lookups for *each* number. How many times as long do they take, for q, k and v of 16 rows by 4?
 
 # %%
 my_guess = None  # your guess: time by differences over time by hand
@@ -423,7 +422,7 @@ guess(my_guess, measured=round(compared.ratio("by differences", "by hand")), uni
 # Write `train_lookup(keys, values, targets, queries, steps, lr)`. Keys (m, d), values (m, d_v) and targets (n, d_v) are
 # fixed; training begins at `queries` (n, d). Each step looks up softly with the scale 1/√d, takes the mean of
 # (output - target)² over all n · d_v entries as the loss, and moves the queries against its gradient, times lr. Return
-# `(queries, losses)`: the queries after the last step, and a list of the losses *before* each step (empty for no steps).
+# `(queries, losses)`: the queries after the last step, and a list of the losses *before* each step, as many as steps.
 # Arrays may hold whole numbers and must stay as they were; a second call begins anew. Build on your functions, or on
 # `attention`, `softmax_vjp` and `attention_backward(q, k, v, grad_out)` of `attn_ref`.
 #
@@ -456,8 +455,8 @@ check("3.5", train_lookup)
 # %% [markdown] teacher="3.5"
 # **Why this works.** `queries = queries - ...` binds a new array, so that the caller's stays. **Common wrong turns.** The
 # plus sign; `-=`, after which a second call begins where the first stopped; the factor 2 or the division by n · d_v
-# forgotten, which a learning rate hides; the loss noted after the step. **Another way.** One query at a time: the
-# queries do not know of each other.
+# forgotten, which a learning rate hides; the loss noted after the step; a loop that stops early. **Another way.** One query
+# at a time: the queries do not know of each other.
 
 # %% [markdown]
 # Let “sat” take 50 steps with lr = 20. It begins with a sixth of its weight on “cat”.
@@ -498,8 +497,9 @@ wrong, query = [], asks
 for _ in range(51):
     out, p = attn_ref.attention(query, x, x, return_weights=True)
     wrong.append(loss(out))
-    query = query - 20.0 * diagonal_alone(p, (out - wanted) / 2 @ x.T) @ x / 2
-first = diagonal_alone(weights, d_weights) @ x / 2
+    d_p = 2 * (out - wanted) / wanted.size @ x.T
+    query = query - 20.0 * diagonal_alone(p, d_p) @ x / np.sqrt(4)
+first = diagonal_alone(weights, d_weights) @ x / np.sqrt(4)
 print(f"error of the first wrong gradient: {attn_ref.gradient_error(first, dq):.2f}")
 guess(my_guess, measured=round(wrong[-1], 4))
 
@@ -618,8 +618,8 @@ plots.lines(temperatures, {"dq": lengths}, title, "temperature", label, logx=Tru
 # Write `straight_through(keys, values, targets, queries)` for arrays as in 3.5. Return `(output, dqueries)`. `output`
 # (n, d_v) is the value of each query's best key, and the loss is the mean of (output - target)² over all its entries.
 # `dqueries` (n, d) is what a soft lookup with the scale 1/√d passes back to the queries, when given the gradient of that
-# loss as its d_out. No keys tie, but one may lead by very little. Arrays may hold whole numbers, and may not be written
-# to. Build on what 3.5 may use.
+# loss as its d_out. No two scores tie, but the best may lead by very little. Any of the arrays may hold whole numbers, and
+# none may be written to. Build on what 3.5 may use.
 #
 # By hand: keys (1, 0, 0, 0) and (0, 1, 0, 0), values 4 and 0, target 1, query (1, 0, 0, 0). The output is 4, so d_out =
 # 2 · (4 - 1) = 6. The soft weights are 0.622 and 0.378, d_weights = (24, 0), d_scores = (5.64, -5.64) and
@@ -647,8 +647,9 @@ check("3.6", straight_through)
 
 # %% [markdown] teacher="3.6"
 # **Why this works.** It does not follow from any loss; it is a guess that the soft slopes point the right way for the hard
-# error. **Common wrong turns.** The error of the soft output; the one-hot row in softmax's slopes, which gives 0; leaving
-# softmax's slopes out, the older form (Bengio and others), which is a method of its own. **Another way.** In a framework:
+# error. **Common wrong turns.** The error of the soft output; the one-hot row in softmax's slopes, which gives 0; the argmax
+# of the weights, which rounding can make equal where the scores are not; leaving softmax's slopes out, the older form
+# (Bengio and others), which is a method of its own. **Another way.** In a framework:
 # `soft + stop_gradient(hard - soft)` has the value of the one and the slopes of the other.
 
 # %% [markdown]
@@ -685,9 +686,9 @@ plots.lines(range(0, 301, 10), race, "Queries that choose rightly", "step", "of 
 # reveals only one L.
 #
 # Take that L times the vector **one-hot**(j) - w, which is 1 at the drawn place and 0 elsewhere, minus all weights: the
-# gradient of $\log w_j$ by the scores. As key j is drawn with probability $w_j$, these vectors average to the gradient. This
-# is the **score-function** estimate, known as REINFORCE. A constant taken from every L, a **baseline**, changes nothing on
-# average, since one-hot(j) - w averages to 0.
+# gradient of $\log w_j$ by the scores. Key j is drawn with probability $w_j$, so on average entry i gets $w_i L_i$, and
+# loses $w_i$ times the mean loss: the gradient of 3.3. This is the **score-function** estimate, known as REINFORCE. A
+# constant taken from every L, a **baseline**, changes nothing on average, since one-hot(j) - w averages to 0.
 
 # %% [markdown]
 # ### Exercise 3.7 · Learn from tries alone (6 points · 15 min · about 3 lines)
@@ -724,7 +725,7 @@ check("3.7", sampled_gradient)
 
 # %% [markdown]
 # How noisy is honest? One query has four keys, with losses 3, 2, 2.5 and 1. The error of an estimate is its distance from
-# the exact gradient, over the length of that one. What is it, on average, for 1,024 tries without a baseline?
+# the exact gradient, divided by the exact gradient's length. What is it, on average, for 1,024 tries without a baseline?
 
 # %%
 my_guess = None  # your guess: the relative error after 1,024 tries
@@ -753,13 +754,13 @@ plots.lines(counts, noise, "How far tries miss", "tries", "relative error", logx
 # sixteen times the tries. Let the 48 queries learn so, from a single try each at every step:
 
 # %%
-rng, queries, usual = np.random.default_rng(9), start, 0.1
+rng, queries, usual = np.random.default_rng(9), start, 0.1  # a first baseline
 for _ in range(300):
     shares = attn_ref.attention(queries, keys, values, return_weights=True)[1]
     drawn = [[rng.choice(16, p=row)] for row in shares]
     tried = np.mean((values[drawn][:, 0] - targets) ** 2, axis=1, keepdims=True)
     slopes = map(attn_ref.sampled_gradient, shares, drawn, tried, [usual] * 48)
-    queries = queries - 300.0 / 48 * np.array(list(slopes)) @ keys / np.sqrt(8)
+    queries = queries - 300.0 / 48 * np.array(list(slopes)) @ keys / np.sqrt(8)  # the loss is a mean over 48 queries
     usual = tried.mean()  # the baseline of the next step
 race["tries\nalone"] = [rightly(queries)]
 ends = {name.replace("-", "-\n"): counted[-1] for name, counted in race.items()}
@@ -794,9 +795,9 @@ plots.bars(list(ends.values()), list(ends), "Right choices after 300 steps", "of
 # values are trained, and whatever comes after the lookup too. That is how the loss falls: each key's value becomes the best
 # compromise for the queries that happen to choose it, and the routes stay those of the random start. I would count how many
 # queries change their best key during training, or measure the gradient of a few queries by differences: 0 in both cases.
-# To train the choice I would use the soft lookup and pay for reading all values; or straight-through, which is cheap and
-# biased; or tries with a baseline, which is right on average and needs many. In the chapter's race soft and
-# straight-through learned all 48 routes.
+# To train the choice I would use the soft lookup and pay for reading all values; or straight-through, which reads one value
+# forward, all on the way back, and is biased; or tries with a baseline, right on average, of which it takes many. In the
+# chapter's race soft and straight-through learned all 48 routes.
 #
 # **3 points.** Argmax is flat, so q and k get no gradient and only v learns. The loss falls because the values adapt to the
 # wrong routes. I would use a straight-through estimator, which passes the soft gradient back, although it is biased.

@@ -3,14 +3,14 @@
 #
 # You write every mask in common use, and a detector that finds out whether a function looks into the future.
 #
-# 135 min · CPU · NumPy · needs 02
+# 145 min · CPU · NumPy · needs 02
 
 # %% [markdown]
 # When you have finished, you will be able to
 #
 # - say who may look at whom in an encoder, a decoder and between the two, and write each mask;
 # - turn masked scores into weights without NaN and without a false average;
-# - prove that a function does not see the future, without reading its code.
+# - find out whether a function sees the future, without reading its code.
 
 # %%
 import numpy as np
@@ -47,7 +47,8 @@ print("a text:", write_texts(np.random.default_rng(0), 1)[0])
 # known: no model can stay below 1.10.
 #
 # The model is one attention layer on 16 tokens. Each is a vector with a 1 for the token and a 1 for its position, all else
-# 0. `allowed` is the **mask**, a table of True and False: may query i attend to key j?
+# 0. Softmax turns its output, 12 **logits** for each token, into shares. `allowed` is the **mask**, a table of True and
+# False: may query i attend to key j?
 
 
 # %%
@@ -615,8 +616,8 @@ def possible(model, mask):
 guess(my_guess, measured=possible(leaky, leaky_mask))
 
 # %% [markdown]
-# Less than blind guessing. With no neighbour to copy it copies itself, over and over, and only 2 of the 12 tokens may
-# follow themselves. Here are both models, with their losses on new texts: under their own mask and under the honest one.
+# Less than blind guessing. With no neighbour to copy it copies itself, over and over, and few tokens may follow
+# themselves. Here are both models, with their losses on new texts: under their own mask and under the honest one.
 
 # %% experiment="4.bill"
 bill = {}
@@ -656,7 +657,7 @@ plots.masks(measured)
 # *has*, whatever its code says. Smooth with the first, and a forecast has seen tomorrow.
 
 # %% [markdown]
-# ### Exercise 4.7 · A detector for leaks (6 points · 35 min · about 12 lines)
+# ### Exercise 4.7 · A detector for leaks (6 points · 40 min · about 12 lines)
 #
 # Write `leaks_future(attend)`. `attend(q, k, v)` takes arrays (n, d), (n, d) and (n, d_v) and returns (n, d_v). Return
 # `True` if some row of its output changes when the query, key or value of a *later* token changes, else `False`. You
@@ -666,10 +667,10 @@ plots.masks(measured)
 # outputs for equal inputs. An honest one may move by rounding, up to 10⁻¹⁴ of the numbers that you pass; it may depend
 # on n, use a window or leave rows empty; it never gives NaN. A leaky one
 #
-# - shows itself in every text of 16 tokens or more, perhaps in no shorter one;
-# - may leak in one row or one column of the output only, and from one token only;
-# - may let in later queries, keys or values alone, only their signs or only their absolute values, or a millionth;
-# - may need numbers near 1, or hidden scores that lead by 50,000 and more; it may answer with NaN.
+# - may leak only in texts of 16 tokens or more, only in one row or column of the output, and only from one token;
+# - may let in later queries, keys or values alone, and of these the signs, the absolute values or a millionth;
+# - may leak only while numbers are near 1, or only where hidden scores lead by 50,000 and more;
+# - may answer with NaN.
 #
 # By hand: a function that returns v is honest. One that returns `np.roll(v, -1, axis=0)` shows each token the next
 # value, and leaks.

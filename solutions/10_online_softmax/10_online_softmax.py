@@ -3,7 +3,7 @@
 #
 # You write attention that never holds a table of scores, forward and backward, and count the bytes that this saves.
 #
-# 150 min · CPU · NumPy · needs 02, 03, 04, 08
+# 165 min · CPU · NumPy · needs 02, 03, 04, 08
 
 # %% [markdown]
 # When you have finished, you will be able to
@@ -26,8 +26,8 @@ from autograder import check, guess, hint, progress, quiz
 # ## The same answer from a fraction of the memory
 #
 # Softmax divides by the total of a row, so it seems that a row must be complete before its first weight is known. The
-# naive program therefore makes the whole table. Below it meets `attn_ref.tiled_attention`, which takes the keys 128 at a
-# time. Both get 4,096 queries and keys of 64 numbers in float32. How many times as much memory does the naive one need?
+# naive program makes the whole table. Below it meets `attn_ref.tiled_attention`, which takes the keys 128 at a time. Both
+# get 4,096 queries and keys of 64 numbers in float32. How many times as much memory does the naive one need?
 
 # %%
 my_guess = None  # your guess: peak memory of the naive program over that of the tiled one
@@ -60,7 +60,7 @@ guess(my_guess, measured=naive_mib / tiled_mib, unit="times")
 
 # %% [markdown]
 # Three tables of 64 MiB against a little more than the output itself, and the same numbers but for rounding in the
-# seventh digit. No row was ever complete. By the end of the chapter you will have written the second program.
+# seventh digit. No row was ever complete. You are about to write the second program.
 
 # %% [markdown]
 # ## The mean of two answers is not the answer
@@ -87,24 +87,26 @@ both = {"all six keys": whole, "mean of two pieces": mean}
 plots.bars(both, sentence.TOKENS, "Weights of “sat”", limit=0.6)
 
 # %% [markdown]
-# “mat” gets one half in place of a sixth. Alone in its piece it had nobody to share with, and the mean does not know
-# that. Each piece must tell how much it holds before the two can be put together.
+# “mat” gets one half in place of a sixth: alone in its piece it had nobody to share with. Each piece must tell how much it
+# holds before the two can be put together.
 
 # %% [markdown]
 # ## A row in three parts
 #
-# What has to be kept of the keys seen so far, so that more can follow? Three things for each query, its **state**:
+# What must be kept of the keys seen so far? Three things for each query, its **state**:
 #
 # - the **running maximum** m of the scores;
 # - the **sum** l of the exponentials e^(s - m), softmax's total but for the factor e^m;
 # - **acc**, the same sum with each exponential times its value: the output before it is divided.
 #
-# Two keys with scores 0 and 0 and values 2 and 4 give m = 0, l = 1 + 1 = 2 and acc = 2 + 4 = 6. The output so far is
-# acc / l = 3. Now a third key comes, with score log 2 and value 10. The maximum is log 2 from now on, and the old
-# exponentials were taken against 0. Taken against log 2 they are e^(0 - log 2) = ½ of what they were, and so are their
-# sums: l = ½ · 2 + 1 = 2, and acc = ½ · 6 + 10 = 13. The output is 6.5.
+# To carry this state along, one block of keys after another, is **online softmax**.
 #
-# Check it with softmax: the weights of 0, 0 and log 2 are ¼, ¼ and ½, and ¼ · 2 + ¼ · 4 + ½ · 10 = 6.5.
+# Two keys with scores 0 and 0 and values 2 and 4 give m = 0, l = 1 + 1 = 2 and acc = 2 + 4 = 6. The output so far is
+# acc / l = 3. Now a third key comes, with score log 2 and value 10. The maximum is log 2 from now on. Taken against
+# log 2, the old exponentials are e^(0 - log 2) = ½ of what they were, and so are their sums: l = ½ · 2 + 1 = 2, and
+# acc = ½ · 6 + 10 = 13. The output is 6.5.
+#
+# Softmax agrees: the weights of 0, 0 and log 2 are ¼, ¼ and ½, and ¼ · 2 + ¼ · 4 + ½ · 10 = 6.5.
 
 # %%
 states = []
@@ -117,14 +119,14 @@ plots.matrix(states, after, ["m", "l", *sentence.FEATURES], "The state of “sat
 
 # %% [markdown]
 # The four columns on the right are acc. When “sat” meets itself m rises, and “thing” falls from 1.09 to 0.83: its old part
-# shrank by more than was added. Then m stays, and everything grows. For this table all keys were looked at again for
-# each row. You will write the step from one row to the next, which looks at the new keys alone.
+# shrank by more than was added. For this table all keys were looked at again for each row. You will write the step from
+# one row to the next, which looks at the new keys alone.
 
 # %% [markdown]
-# ### Exercise 10.1 · One more block of keys (6 points · 15 min · about 6 lines)
+# ### Exercise 10.1 · One more block of keys (6 points · 20 min · about 6 lines)
 #
 # Write `online_update(row_max, row_sum, acc, scores, values)` for n queries; it returns the new
-# `(row_max, row_sum, acc)`. The state so far is m in `row_max` (n,), l in `row_sum` (n,), and acc (n, d_v), not divided.
+# `(row_max, row_sum, acc)`. The state so far is m in `row_max` (n,), l in `row_sum` (n,), and acc (n, d_v), not yet divided.
 # `scores` (n, b) are those of b new keys, already scaled, and `values` (b, d_v) what these keys hold. A query that has
 # seen nothing has the state (-inf, 0, 0), and keeps it while all its scores are -inf. A score of -inf adds nothing.
 # Scores may be in the thousands; scores and values may be whole numbers. Do not write into any argument.
@@ -162,37 +164,27 @@ check("10.1", online_update)
 # %% [markdown]
 # ### The maximum moves seldom
 #
-# Only when the maximum moves do l and acc have to be rescaled. Let 100 blocks of keys arrive, with random scores. The
-# first always sets the maximum. How many of the 100 move it, on average?
+# Only when the maximum moves are l and acc rescaled. Of 100 blocks of keys with random scores the first always sets the
+# maximum. How many of the 100 move it, on average?
 
 # %%
 my_guess = None  # your guess: how many of 100 random blocks bring a new maximum
 
 # %%
-largest = rng.normal(size=(10_000, 256, 8)).max(axis=-1)  # 10,000 queries, 256 blocks of 8 keys
+largest = rng.normal(size=(10_000, 100, 8)).max(axis=-1)  # 10,000 queries, 100 blocks of 8 keys
 running = np.maximum.accumulate(largest, axis=1)
-moved = np.cumsum(np.diff(running, prepend=-np.inf) > 0, axis=1).mean(axis=0)
-guess(my_guess, measured=moved[99].round(1), unit="blocks")
+moved = np.diff(running, prepend=-np.inf) > 0
+print(f"1 + 1/2 + … + 1/100 = {(1 / np.arange(1, 101)).sum():.1f}")
+guess(my_guess, measured=moved.sum(axis=1).mean().round(1), unit="blocks")
 
 # %% [markdown]
-# And for fewer and more blocks, beside a sum that you can do on paper:
-
-# %%
-blocks = np.arange(1, 257)
-predicted = np.cumsum(1 / blocks)
-counts = 2 ** np.arange(9)
-both = {"measured": moved[counts - 1], "1 + 1/2 + … + 1/n": predicted[counts - 1]}
-plots.lines(counts, both, "How often the maximum moves", "blocks n", "new maxima", logx=True)
-
-# %% [markdown]
-# About 5 of 100. Block n moves the maximum if it holds the largest score of the first n blocks, and any of them is as
-# likely to: that is 1/n. The sum grows like log n, the straight line: 256 blocks bring about 6.
+# About 5 of 100. Each of the first n blocks is as likely as any other to hold the largest score, so block n moves the
+# maximum with probability 1/n, and the average count is the sum printed above.
 
 # %% [markdown]
 # ### Break it: a bug that good keys hide
 #
-# The function below forgets to rescale acc. Give it four keys, once with the best key first and once with the best key
-# last.
+# The function below forgets to rescale acc. It gets four keys, once the best first and once the best last.
 
 
 # %%
@@ -219,18 +211,14 @@ for name, order in (("best key first", slice(None)), ("best key last", slice(Non
 check("10.1", acc_left_behind)
 
 # %% [markdown]
-# With the best key first the maximum never moves, and the bug cannot be seen. Read the right results too: the order of
-# the keys does not matter to them.
+# With the best key first the maximum never moves, and the bug cannot be seen. The right results do not depend on the order.
 
 # %% [markdown]
 # ## States merge, in any order
 #
 # Two workers can each take half of the keys and never speak until the end. What must each hand over? Its output o, and
-# one number: the logarithm of its total, the **log-sum-exp** of chapter 02. It is lse = m + log l. The whole has the
-# total e^lse1 + e^lse2, and each output counts with its part of that.
-#
-# Two totals decide two shares, and only their ratio matters, that is, the difference of the two lse. Here is the share
-# of the second half:
+# the logarithm of its total, the **log-sum-exp** of chapter 02: lse = m + log l. The whole has the total
+# e^lse1 + e^lse2, and each output counts with its part of that. Only the difference of the two lse matters:
 
 # %%
 gap = np.linspace(-8, 8, 33)
@@ -238,8 +226,7 @@ share = {"share of the second": attn_ref.softmax(np.stack([0 * gap, gap]), axis=
 plots.lines(gap, share, "How much the second half counts", "lse2 - lse1", "share")
 
 # %% [markdown]
-# Equal totals share equally. A lead of 3 leaves the other half 5 %, a lead of 8 next to nothing. The mean of the outputs
-# would be a flat line at ½.
+# Equal totals share equally. A lead of 3 leaves the other half 5 %. The mean of the outputs would be a flat line at ½.
 
 # %% [markdown]
 # ### Exercise 10.2 · Two halves make a whole (6 points · 12 min · about 6 lines)
@@ -279,9 +266,9 @@ check("10.2", merge_partials)
 # **Another way.** The share of the second is a sigmoid of lse2 - lse1, and `np.logaddexp` gives the new lse.
 
 # %% [markdown]
-# A **merge** that gives the same whatever is merged first is called associative, and it is a strong promise: any number
-# of workers, any tree, any order. Test it as a property. Cut 64 keys into 8 pieces, shuffle them, and merge two random
-# neighbours until one is left, 200 times over.
+# A **merge** that gives the same whatever is merged first is called associative: it allows any number of workers, any
+# tree, any order. Test it. Cut 64 keys into 8 pieces, shuffle them, and merge two random neighbours until one is left, 200
+# times over.
 
 
 # %%
@@ -308,8 +295,7 @@ for _ in range(200):
 print(f"largest difference in 200 random trees: {max(off):.0e}")
 
 # %% [markdown]
-# Rounding, and nothing else. And the plain mean of the 8 outputs? Its error depends on how much the pieces differ, so let
-# the scores spread more and more.
+# Rounding, and nothing else. And the plain mean of the 8 outputs? Let the scores spread more and more.
 
 # %%
 spreads, wrong = 2.0 ** np.arange(-4, 4), []
@@ -327,9 +313,9 @@ plots.lines(spreads, {"plain mean": wrong}, title, label, "relative error", logx
 # %% [markdown]
 # ## A walk over tiles
 #
-# Cut the queries into blocks and the keys into blocks. A block of queries and a block of keys meet in a **tile** of the
-# table of scores. A program that walks from tile to tile needs one of them at a time: make its scores, update the state,
-# forget it. Here are six queries in blocks of two and six keys in blocks of three, under a causal mask. Step through it.
+# A block of queries and a block of keys meet in a **tile** of the table of scores. A program needs one tile at a time:
+# make its scores, update the state, forget it. Here are six queries in blocks of two and six keys in blocks of three,
+# under a causal mask. Step through it.
 
 # %%
 walk = (6, 6, 2, 3)  # queries, keys, and their blocks
@@ -337,19 +323,18 @@ plots.film([plots.tile_walk(*walk, causal=True, step=i, title=f"Step {i}") for i
 
 # %% [markdown]
 # The outlined tile is the one at work, white ones are still to come. Each row of tiles begins a new state and walks right
-# until its last query sees no more. The tile beyond the diagonal, hatched, is never made. Dotted tiles are crossed by
-# the diagonal: some of their scores must be hidden.
-#
-# Mind the places. Row 0 of the tile in step 4 is query 4 of the text, and column 0 of the tile in step 5 is key 3.
+# until its last query sees no more. The hatched tile, beyond the diagonal, is never made. Dotted tiles are crossed by
+# the diagonal: some of their scores must be hidden. Row 0 of the tile in step 4 is query 4 of the text, and column 0 of
+# the tile in step 5 is key 3.
 
 # %% [markdown]
-# ### Exercise 10.3 · Tile by tile (7 points · 25 min · about 16 lines)
+# ### Exercise 10.3 · Tile by tile (7 points · 30 min · about 16 lines)
 #
 # Write `tiled_attention(q, k, v, block_q, block_k, causal=False)` for one head: q (n_q, d), k (n_k, d), v (n_k, d_v), scale
 # 1/√d. Return `(out, lse)`, of shapes (n_q, d_v) and (n_q,). Blocks need not divide the lengths, and may be longer. Causal,
 # the queries are the last n_q of n_k positions, as in 4.1; a query that sees nothing gets 0 and the lse -inf. Scores may be
-# in the thousands, inputs may be whole numbers and must stay as they were. Never hold half of n_q · n_k numbers: the check
-# weighs what is allocated for 192 queries, in one block, and 768 keys. Skipping hidden tiles is not judged. Build on
+# in the thousands, inputs may be whole numbers and must stay as they were. At no moment hold as much as half of n_q · n_k
+# numbers: the check weighs it with 768 keys and one block of 192 queries. Skipping hidden tiles is not judged. Build on
 # your `online_update` or on what `attn_ref` has, but for functions that do the whole.
 #
 # By hand: one query with the scores 0 and log 3, values 4 and 8, blocks of 1. After the first tile the state is (0, 1, 4),
@@ -396,7 +381,7 @@ check("10.3", tiled_attention)
 # %% [markdown]
 # ### Agree: any sizes, any tiles
 #
-# Loop, table and tiles must agree. Try 100 random sizes, with and without a mask, more queries than keys among them.
+# Table and tiles must agree. Try 100 random sizes, with and without a mask, more queries than keys among them.
 
 # %%
 worst = 0.0
@@ -410,8 +395,8 @@ for _ in range(100):
 print(f"largest difference: {worst:.0e}")
 
 # %% [markdown]
-# And in float32, where each number has seven digits? A tiled program rescales its sums again and again, 256 tiles of 16
-# keys for the longest text below. How many times as large is its error, measured against float64, as the naive one's?
+# And in float32, with its seven digits? A tiled program rescales its sums again and again, in 256 tiles of 16 keys for the
+# longest text below. How many times as large as the naive one's is its error against float64?
 
 # %%
 my_guess = None  # your guess: error of tiles of 16 keys over error of the naive program, at 4,096 keys
@@ -436,15 +421,16 @@ label = "root mean square error"
 plots.lines(lengths, errors, "Error of float32", "keys", label, logx=True, logy=True)
 
 # %% [markdown]
-# They stay within a factor of two of each other, and small tiles are often the better ones, since short sums round less
-# than long ones. “Tiled” says in which order numbers are added, and not that something is left out.
+# All fall, since the mean of more random values is smaller. They stay within a factor of two of each other, and small tiles
+# are often better: short sums round less. “Tiled” says in which order numbers are added, and not that something is left
+# out.
 
 # %% [markdown]
 # ## Tiles that nobody sees
 #
 # A mask over finished scores saves nothing, as chapter 08 found. A tile in which *no* pair may attend need not be made at
-# all. Take 4,096 queries and keys in tiles of 128 by 128: 1,024 tiles. What share of them does a causal walk visit, and
-# what share one with a window of 256?
+# all. 4,096 queries and keys make 1,024 tiles of 128 by 128, and a causal walk visits a little over half of them. What
+# share does a window of 256 visit?
 
 # %%
 my_guess = None  # your guess: the share of tiles that the window of 256 visits, between 0 and 1
@@ -462,23 +448,23 @@ guess(my_guess, measured=window / 1024)
 plots.tile_walk(24, 24, 4, 4, window=7, title="A window of 7")
 
 # %% [markdown]
-# A band of tiles is left, and its width does not grow with the text. None of these tiles is whole: both edges of the band
-# cut through. Now the last 10 of 24 tokens ask, in tiles of 4 by 6:
+# A band of tiles is left, and its width does not grow with the text. None of them is whole: the edges of the band cut
+# through. Now the last 10 of 24 tokens ask, in tiles of 4 by 6:
 
 # %%
 plots.tile_walk(10, 24, 4, 6, causal=True, title="The last 10 of 24, causal")
 
 # %% [markdown]
-# Query 0 stands at position 14 here. Most tiles are whole, and for those a kernel leaves out the mask. A kernel decides
-# about a tile without looking at one score: four numbers are enough, its first and last query, its first and last key.
+# Query 0 stands at position 14 here. Most tiles are whole, and for those a kernel leaves out the mask. It decides about a
+# tile without looking at one score, from its first and last query and its first and last key.
 
 # %% [markdown]
 # ### Exercise 10.4 · Tiles that nobody sees (6 points · 15 min · about 10 lines)
 #
 # Write `tiles_visited(n_q, n_k, block_q, block_k, causal=False, window=None)`: the number of tiles in which at least one
-# pair may attend. Tiles start at query 0 and key 0; the last ones may be ragged, and blocks may be longer than the text.
-# The queries are the last n_q of n_k positions; there may be more queries than keys. With `window` (1 or more) a query
-# at position p sees the keys p - window + 1 to p, whether `causal` is set or not.
+# pair may attend. The last tiles may be ragged, and blocks longer than the text. The queries are the last n_q of n_k
+# positions; there may be more queries than keys. With `window` (1 or more) a query at position p sees the keys
+# p - window + 1 to p, whether `causal` is set or not.
 #
 # By hand: six queries and keys in tiles of 2 by 3, causal: 5, as in the film. With `window=1` each query sees its own key:
 # the rows of queries (0, 1), (2, 3) and (4, 5) visit 1, 2 and 1 tiles, 4 in all.
@@ -513,7 +499,7 @@ check("10.4", tiles_visited)
 # tiles alone; squares; half of all. **Another way.** Each row visits one run of tiles, from that of the first visible
 # key to that of the last. Or the mask of chapter 04, cut up, for small sizes.
 
-# %%
+# %% experiment="10.shares"
 sizes = 2 ** np.arange(13)
 share = {
     name: [cost.tiles_visited(4096, 4096, int(t), int(t), **mask) / (4096 / t) ** 2 for t in sizes]
@@ -522,24 +508,24 @@ share = {
 plots.lines(sizes, share, "Tiles visited of 4,096 by 4,096", "tile size", "share of the table", logx=True)
 
 # %% [markdown]
-# Tiles of 1 are the mask itself: a half, and a sixteenth. Larger tiles carry more of what is hidden along: at 128 the
-# window costs half as much again as it must, and a tile as large as the text saves nothing. Why not tiles of 1, then?
+# Tiles of 1 are the mask itself: a half, and a sixteenth. At 128 the window costs half as much again as it must, and a tile
+# as large as the text saves nothing. Why not tiles of 1, then?
 
 # %% [markdown]
 # ## What must be carried
 #
-# A processor computes only on what lies in its **fast memory**: caches in a CPU, about 20 MB of on-chip memory in an
-# A100. All else lies in slow memory, on a GPU called **HBM** (high-bandwidth memory), and must be carried. Chapter 08
-# counted the least: each array once. Tiles pay more than that: a block of queries stays while all its tiles of keys and
-# values pass by, and the next block asks for the same keys again.
+# A processor computes only on what lies in its **fast memory**: caches in a CPU, about 20 MB on the chip of an A100. All
+# else lies in slow memory, on a GPU called **HBM** (high-bandwidth memory), and must be carried. Chapter 08 counted each
+# array once. Tiles pay more: a block of queries stays while all its keys and values pass by, and the next block asks
+# for the same keys again.
 
 # %% [markdown]
 # ### Exercise 10.5 · What must be carried (5 points · 12 min · about 7 lines)
 #
 # Write `hbm_bytes(n_q, n_k, d, itemsize, block_q, block_k, causal=False)`, for one head with q and out (n_q, d), and
 # k and v (n_k, d), whose numbers have `itemsize` bytes. Every block of queries is read once and its outputs are written
-# once, whatever it sees. For each tile that it visits, by 10.4, it reads the tile's keys and values, all of them. Ragged
-# last tiles hold only what exists. Scores stay in fast memory, and lse is left out. There may be more queries than keys.
+# once, whatever it sees. For each tile that it visits, by 10.4, it reads all keys and values of the tile. Ragged last
+# tiles hold only what exists. Scores and lse are not carried. There may be more queries than keys.
 #
 # By hand: 4 queries and keys, d = 1, 1 byte, blocks of 2. q and out are 8 bytes. Two blocks each read 4 keys and 4
 # values: 16 bytes, so 24 in all. Causal, the first block reads 2 keys and the second 4, with their values: 8 + 12 = 20.
@@ -571,8 +557,8 @@ check("10.5", hbm_bytes)
 # in place of whole tiles. **Another way.** Add `.nbytes` of the slices that a loop would read.
 
 # %% [markdown]
-# One head, 4,096 tokens, d = 64, float16: naive attention carries its tables four times and needs 130 MiB. The tiles of
-# keys are 64 wide. With blocks of 64 queries, how much do they carry?
+# One head, 4,096 tokens, d = 64, float16: naive attention carries its tables four times, 130 MiB in all. How much do tiles
+# of 64 by 64 carry?
 
 # %%
 my_guess = None  # your guess: MiB for blocks of 64 queries; q, k, v and out together are 2 MiB
@@ -584,7 +570,7 @@ carried = [cost.hbm_bytes(4096, 4096, 64, "float16", int(size), 64) / 2**20 for 
 guess(my_guess, measured=carried[3], unit="MiB")
 
 # %% [markdown]
-# Half of the naive traffic, for one size. All sizes, with and without a causal mask:
+# Half of the naive traffic. All sizes, with and without a causal mask:
 
 # %%
 sizes = (4096, 4096, 64, "float16")
@@ -596,12 +582,10 @@ plots.lines(block_sizes, curves, title, "block_q", "MiB", logx=True, logy=True)
 
 # %% [markdown]
 # Each doubling of block_q halves what is carried. Blocks of 32 save nothing against the naive program, blocks of 128 a
-# factor of 4. So blocks should be large, and what limits them is fast memory, which must hold a block of queries, a tile
-# of keys and values, and the state. If it holds M numbers, block_q can be about M / d, and n · n · d² / M numbers are
-# carried: FlashAttention's theorem.
+# factor of 4. What limits a block is fast memory, which must hold it, a tile of keys and values, and the state. If it
+# holds M numbers, block_q can be about M / d, and about n · n · d² / M numbers are carried: FlashAttention's theorem.
 #
-# Does the ledger describe a real program? Stand at the door of `online_update` while `tiled_attention` runs, and weigh
-# the values that come by.
+# Does the ledger describe a real program? Weigh the values that reach `online_update` while `tiled_attention` runs.
 
 # %%
 q, k, v = rng.normal(size=(3, 500, 64))
@@ -618,9 +602,9 @@ for block_q in (32, 64, 128):
     print(f"block_q {block_q:3}: weighed {q.nbytes + v.nbytes + 2 * sum(passing):,} bytes, ledger {ledger:,}")
 
 # %% [markdown]
-# To the byte, with keys counted like their values. And the time? Here it is on this machine, for 512 tokens.
+# To the byte, with keys counted like their values. And the time on this machine, for 512 tokens?
 
-# %%
+# %% experiment="10.time"
 q, k, v = rng.normal(size=(3, 512, 64))
 tile_sizes = [8, 16, 32, 64, 128, 256, 512]
 runs = {str(size): lambda size=size: attn_ref.tiled_attention(q, k, v, size, size) for size in tile_sizes}
@@ -630,22 +614,21 @@ print(bench.machine())
 plots.lines(tile_sizes, times, "Time in NumPy", "tile size", "ms", logx=True, logy=True)
 
 # %% [markdown]
-# Small tiles are slow, but be careful with the reason: this is mostly what Python takes for each of 4,096 tiles, and not
-# traffic. A clock in NumPy cannot prove the ledger. Chapters 11 and 12 write the same loops as compiled kernels, where
-# carrying is what takes the time.
+# Small tiles are slow, mostly for what Python takes for each of 4,096 tiles, and not for traffic. A clock in NumPy cannot
+# prove the ledger. Chapters 11 and 12 write the same loops as compiled kernels.
 
 # %% [markdown]
 # ## The way back, without the table
 #
-# Chapter 03's backward pass needed all weights. Must the table be kept after all? No: a weight is
-# exp(score - lse), as chapter 02 found. With q, k and *one number per query* any tile of weights can be made again.
+# Chapter 03's backward pass needed all weights. Must the table be kept after all? No: a weight is exp(score - lse), so
+# with q, k and *one number per query* any tile of weights can be made again.
 #
 # One step seems to need a whole row. Softmax's backward pass subtracts from each dP_j (what reaches weight j) the average
 # of the row, δ = Σ_j w_j dP_j. But dP_j is the dot product of grad_out with value j, so
 #
 # $$\delta = \sum_j w_j\,(dO \cdot v_j) = dO \cdot \sum_j w_j v_j = dO \cdot O$$
 #
-# The average over all keys is one dot product of d_v numbers, and both vectors are there.
+# One dot product of d_v numbers, and both vectors are there.
 
 # %%
 grad_out = np.random.default_rng(3).normal(size=(6, 4))
@@ -657,18 +640,18 @@ plots.matrix(two_ways, ["Σ w · dP", "grad_out · out"], sentence.TOKENS, "δ o
 # %% [markdown]
 # The two rows are equal: the upper one needs a whole row of weights for each entry, the lower one the output alone.
 #
-# Going back, each tile therefore makes five matrix products: scores, dP, and its parts of dv, dq and dk. With the table kept
-# it would be four. A quarter more arithmetic buys n² numbers of memory: for 4,096 tokens, 64 MiB for each head and layer in float32,
-# against 16 KiB of lse.
+# Going back, each tile makes five matrix products: scores, dP, and its parts of dv, dq and dk. With the table kept it would
+# be four. A quarter more arithmetic saves n² numbers: for 4,096 tokens, 64 MiB for each head and layer in float32, against
+# 16 KiB of lse.
 
 # %% [markdown]
-# ### Exercise 10.6 · The way back, tile by tile (7 points · 25 min · about 16 lines)
+# ### Exercise 10.6 · The way back, tile by tile (7 points · 30 min · about 16 lines)
 #
 # Write `tiled_backward(q, k, v, out, lse, grad_out, block_q, block_k, causal=False)`; return `(dq, dk, dv)`, shaped like
-# q, k and v. Shapes, scale, mask and memory are as in 10.3; `grad_out` is shaped like `out`; all are floats. `out` and
-# `lse` count as given: they may come from a pass over more keys than k holds, and the weights of these keys then sum to
-# less than 1. A query that saw nothing (lse -inf) sends no gradient. Write into no argument. Build on what 10.3 may use, but
-# on no backward pass.
+# q, k and v. Shapes, scale, mask, memory and scores in the thousands are as in 10.3; `grad_out` is shaped like `out`; all
+# are floats. `out` and `lse` count as given: they may come from a pass over more keys than k holds, and the weights of
+# these keys then sum to less than 1. A query whose scores are all hidden has the lse -inf and sends no gradient. Write into
+# no argument. Build on what 10.3 may use, but on no backward pass.
 #
 # By hand: q = (2, 0, 0, 0), keys (0, 3, 0, 0) and (0, 0, 5, 0), values 4 and 8, out 6, lse log 2, grad_out 1. Both scores
 # are 0, both weights ½, δ = 6. Key 0: dP = 4, dS = ½ · (4 - 6) = -1. Key 1: dS = 1. With the scale ½, dq is
@@ -716,7 +699,7 @@ check("10.6", tiled_backward)
 
 # %% [markdown]
 # What does “as given” buy? Two machines can hold half of the keys each. With the out and lse of the whole, each finds
-# dk and dv of its own half, and their two dq add up.
+# its own dk and dv, and their two dq add up.
 
 # %%
 q, k, v, grad_out = rng.normal(size=(4, 48, 16))
@@ -731,9 +714,8 @@ for name, one, other in zip(("dq", "dk", "dv"), joined, together, strict=True):
 # %% [markdown]
 # ## One query, many workers
 #
-# In decoding there is one query, and so one block of queries: the outer loop has nothing to hand out, and a GPU of a
-# hundred processors uses one for each head. **Flash-Decoding** (2023) cuts the keys instead. Each worker attends to a
-# piece, and the partial results are merged at the end, all at once.
+# In decoding there is one query, so the outer loop has nothing to hand out, and a GPU of a hundred processors uses one for
+# each head. **Flash-Decoding** (2023) cuts the keys instead, and merges the partial results at the end, all at once.
 
 # %% [markdown]
 # ### Exercise 10.7 · Any number of pieces (5 points · 8 min · about 4 lines)
@@ -776,8 +758,7 @@ for count in (1, 8, 64, 512):
     print(f"{count:3} pieces: largest difference {np.abs(o - attn_ref.attention(q, k, v)).max():.0e}")
 
 # %% [markdown]
-# However many pieces, the difference stays in the last digits of float64. How many workers share the keys is a question of
-# speed alone.
+# The difference stays in the last digits of float64, so how many workers share is a question of speed.
 
 # %% [markdown]
 # ## Check yourself
@@ -794,8 +775,8 @@ for count in (1, 8, 64, 512):
 # ### Question 10.w · Is it an approximation? (4 points · 10 min)
 #
 # A colleague says: “FlashAttention is an approximation. Softmax needs the whole row, and it never has the whole row. That
-# is the price for computing less, and it always pays.” Answer them in six to ten sentences with numbers from this
-# chapter: what is exact and why, what is saved and what is not, and where tiles gain little.
+# is the price for computing less, and it always pays.” Answer in six to ten sentences with numbers from this chapter:
+# what is exact and why, what is saved and what is not, and where tiles gain little.
 
 # %% [markdown] written="10.w"
 # ### BEGIN SOLUTION
@@ -820,16 +801,13 @@ for count in (1, 8, 64, 512):
 # %% [markdown]
 # ## In real systems
 #
-# Articles say that FlashAttention made contexts of a million words possible by moving less data. It made the *memory* linear
-# and the traffic small; the arithmetic is as quadratic as before.
+# Milakov and Gimelshein (2018) kept a running maximum and sum. Rabe and Staats (2021) added the output and recomputation.
+# FlashAttention (2022) fitted the tiles to a GPU's fast memory: memory became linear, and arithmetic stayed quadratic.
+# FlashAttention-2 (2023) put the queries into the outer loop and the division at the end, as you did. FlashAttention-3
+# (2024) overlaps carrying with computing on Hopper GPUs.
 #
-# The steps came one by one. Milakov and Gimelshein (2018) kept a running maximum and sum. Rabe and Staats (2021) added the
-# output and recomputation, and had attention in little memory. FlashAttention (2022) fitted the tiles to a GPU's fast
-# memory. FlashAttention-2 (2023) put the queries into the outer loop and the division at the end, as you did.
-# FlashAttention-3 (2024) overlaps carrying with computing on Hopper GPUs.
-#
-# PyTorch's `scaled_dot_product_attention` runs such kernels since version 2.0 (2023). FlexAttention (PyTorch 2.5, 2024) takes your mask
-# and works out which tiles to skip, your 10.4. Flash-Decoding (2023) is 10.7, and Ring Attention (2023) passes blocks of keys
+# PyTorch's `scaled_dot_product_attention` runs such kernels since version 2.0 (2023). FlexAttention (PyTorch 2.5, 2024) works
+# out from your mask which tiles to skip, your 10.4. Flash-Decoding is 10.7, and Ring Attention (2023) passes blocks of keys
 # round a ring of machines and keeps the state of 10.1.
 
 # %% [markdown]
@@ -837,7 +815,7 @@ for count in (1, 8, 64, 512):
 #
 # - Maximum, sum and acc are all that a row must remember: 4,096 tokens needed less than a fiftieth of the memory.
 # - Averaging pieces is wrong: “mat” got a weight of 0.50 in place of 0.16. Weighted by e^lse, any tree of merges gives the
-#   same to 10⁻¹³.
+#   same to 10⁻¹⁴.
 # - Causal tiles of 128 visit 52 % of a table of 4,096 by 4,096; a window of 256 visits 9 %.
 # - Each doubling of block_q halves the traffic: 130 MiB naive, 33 with blocks of 128, 17 with 256.
 # - One number per query replaces the table on the way back: 16 KiB in place of 64 MiB, for five products in place of four.
