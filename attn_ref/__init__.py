@@ -48,8 +48,10 @@ Looking
 30. `sentence`    the six-token sentence that the whole course follows
 31. `diagnose`    what a map of weights tells
 32. `effect`      is a difference more than luck?
-33. `plots`       pictures of scores and weights (matplotlib)
-34. `bench`       time and memory, measured
+33. `errands`     a language that hides answers, and a model that learns to find them (torch)
+34. `clinic`      a healthy layer, and the same with one bug (torch)
+35. `plots`       pictures of scores and weights (matplotlib)
+36. `bench`       time and memory, measured
 
 `import attn_ref` needs NumPy alone; every other library is loaded by the first use of what needs it.
 
@@ -92,7 +94,7 @@ LATER = {
     "ablate_head": "ablation",
     **dict.fromkeys(("NotAtHand", "pretrained_maps"), "pretrained"),
     **dict.fromkeys(("flash_forward", "flash_backward", "decode_split_kv"), "flash"),
-    **{module: module for module in ("bench", "cost", "plots")},
+    **{module: module for module in ("bench", "clinic", "cost", "errands", "plots")},
 }
 __all__ = [
     "BlockPool",
@@ -116,6 +118,7 @@ __all__ = [
     "bench",
     "causal_lm_loss",
     "causal_mask",
+    "clinic",
     "coreference_score",
     "cost",
     "decode_split_kv",
@@ -123,6 +126,7 @@ __all__ = [
     "diagnose",
     "document_mask",
     "echoes",
+    "errands",
     "flash_backward",
     "flash_forward",
     "generate",

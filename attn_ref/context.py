@@ -5,7 +5,7 @@
     YaRN           (1 - γ_i) f_i + γ_i f_i / s: γ_i is 0 for pairs that turn often within the trained length, 1 for
                    pairs that turn less than once, and a ramp between
 
-Derived in course/05_positions; used in course/13_long_contexts. The factor s = new length / trained length.
+Derived in course/05_positions; used in course/13_debugging_clinic. The factor s = new length / trained length.
 """
 
 import math

@@ -2,7 +2,7 @@
 
     entropy H = -Σ_j w_j log w_j        distance Σ_j w_j |p - j|        sink mass Σ_{j < s} w_j
 
-Derived in course/02_scaled_dot_product (entropy), 07_transformer (heads that point) and 13_long_contexts. A map is a
+Derived in course/02_scaled_dot_product (entropy), 07_transformer (heads that point) and 13_debugging_clinic. A map is a
 probe, not a proof: it says where a head looks, not what the model makes of it. Half precision is summed as float32.
 """
 

@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import llvmlite.binding
-import numba
 import numpy as np
 import scipy.linalg  # noqa: F401  numba multiplies with SciPy's BLAS; the limit below must find it loaded
 from threadpoolctl import ThreadpoolController
 
 from attn_ref.backward import over_group
 from attn_ref.numba_backward import backward_kernel
-from attn_ref.numba_compile import run, threads_lost
+from attn_ref.numba_compile import run, threads_lost, workers
 from attn_ref.numba_decode import decode_kernel
 from attn_ref.numba_exp2 import LOG2_E
 from attn_ref.numba_forward import forward_kernel
@@ -58,8 +57,8 @@ def by_tiles(problem, tile_q=None, tile_k=None):
 
 def by_splits(problem, splits=None, tile_k=None):
     """The decoding kernel: workers share the keys. By default just enough parts to give each worker as many."""
-    workers, tasks = numba.get_num_threads(), problem.k.shape[0] * problem.k.shape[1] or 1
-    enough = min(workers // math.gcd(tasks, workers), problem.k.shape[2] // KEYS_PER_SPLIT + 1)
+    at_work, tasks = workers(), problem.k.shape[0] * problem.k.shape[1] or 1
+    enough = min(at_work // math.gcd(tasks, at_work), problem.k.shape[2] // KEYS_PER_SPLIT + 1)
     return _forward(decode_kernel, problem, tile_k or KEYS_PER_SPLIT, splits or enough)
 
 
@@ -69,7 +68,7 @@ def _forward(kernel, problem, *sizes):
     out, lse = np.empty((*q.shape[:3], v.shape[3]), q.dtype), np.empty(q.shape[:3], q.dtype)
     sinks = _array(np.full(q.shape[1], -np.inf) if problem.sinks is None else problem.sinks, q.dtype)
     with _one_blas_thread():
-        run(kernel, q, k, v, out, lse, *_options(problem, q.dtype), sinks, *sizes, numba.get_num_threads())
+        run(kernel, q, k, v, out, lse, *_options(problem, q.dtype), sinks, *sizes, workers())
     return as_input(_like(out, problem), problem), _like(lse, problem)
 
 
@@ -83,7 +82,7 @@ def backward(problem, out, lse, grad_out, grad_lse=None, tile_q=None, tile_k=Non
     with _one_blas_thread():
         arguments = q, k, v, out, lse, grad_out, grad_lse, dq, dk, dv, *_options(problem, q.dtype)
         tile = tile_q or TILE_BACKWARD[0], tile_k or TILE_BACKWARD[1]
-        run(backward_kernel, *arguments, *tile, numba.get_num_threads())
+        run(backward_kernel, *arguments, *tile, workers())
     dk, dv = (over_group(x, heads_per_kv) if heads_per_kv > 1 else x for x in (dk, dv))
     return tuple(as_input(_like(x, problem), problem) for x in (dq, dk, dv))
 

@@ -6,6 +6,7 @@ kernel calls has changed. Used in course/11_numba.
 
 import functools
 import os
+import sys
 from pathlib import Path
 
 import numba
@@ -27,6 +28,16 @@ def run(kernel, *arguments):
         _compiled[key] = numba.njit(types, **COMPILE)(kernel.py_func)
     _started_by.add(os.getpid())
     _compiled[key](*arguments)
+
+
+def workers():
+    """How many threads numba works with. Starting them sets the number of torch's too (one OpenMP): put it back."""
+    torch = sys.modules.get("torch")
+    before = torch and torch.get_num_threads()
+    count = numba.get_num_threads()
+    if torch and torch.get_num_threads() != before:
+        torch.set_num_threads(before)
+    return count
 
 
 def threads_lost():

@@ -1,6 +1,8 @@
 """The numba kernels beyond the fuzz: tiles of any size, caches read in place, BLAS's threads, stale caches."""
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -146,3 +148,19 @@ def test_inputs_that_are_read_only_or_half_precision_or_empty_are_fine(arrays):
     assert attention(q[:, :, :0], k, v, backend="numba").shape == (2, 6, 0, 24)
     assert (attention(q, k[:, :, :0], v[:, :, :0], backend="numba") == 0).all()
     assert attention(q[:0], k[:0], v[:0], backend="numba").shape == (0, 6, 37, 24)
+
+
+def test_starting_the_threads_leaves_torchs_number_as_it_was():
+    pytest.importorskip("torch")
+    code = """
+        import torch, attn_ref
+        torch.set_num_threads(1)
+        x = torch.ones(1, 1, 40, 8)
+        attn_ref.attention(x, x, x, backend="numba")
+        print(torch.get_num_threads())
+    """
+    told = subprocess.run(
+        [sys.executable, "-c", code.replace("\n        ", "\n")],
+        capture_output=True, text=True, check=True, env={k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"},
+    )  # fmt: skip
+    assert told.stdout.strip() == "1"

@@ -87,6 +87,11 @@ HARMLESS = {
     "7.5": NEVER_NEGATIVE | {"cut off at ±10"},  # shares
     "7.6": {"without a last axis of 1"},  # a vocabulary of one word has nothing to foretell
     "7.7": NEVER_NEGATIVE | NO_THIRD_AXIS | {"cut off at ±10"},  # a share for each layer and head
+    "13.1": NEVER_NEGATIVE,  # distances
+    "13.2": NEVER_NEGATIVE | {"cut off at ±10"},  # shares lie between 0 and 1
+    "13.3": NEVER_NEGATIVE | NO_THIRD_AXIS | {"cut off at ±10"},  # shares again
+    "13.4": ONE_AXIS | NEVER_NEGATIVE | {"squeezed", "sorted", "cut off at ±10"},  # one share
+    "13.7": NO_THIRD_AXIS,
 }
 
 
