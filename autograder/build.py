@@ -15,18 +15,18 @@ from pathlib import Path
 
 import nbformat
 
+from autograder import pages
 from autograder.exercise import chapters, load_chapter
+from autograder.pages import BuildError
 
 ROOT = Path(__file__).resolve().parent.parent
 ROLES = ("exercise", "try", "check", "quiz", "written", "teacher", "experiment", "needs")
-
-
+KERNEL = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
 UNDEFINED = ("teacher", "experiment", "needs")  # markers that stand for no definition
 TAGS = {"teacher": "teacher", "experiment": "experiment", "needs": "raises-exception"}  # the last: Run All goes on
-
-
-class BuildError(Exception):
-    """The text and the definitions disagree; the message names file and line."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Marker:
 
 
 def build(folders=None, root=ROOT, report=print):
-    """Build source and release notebooks of the named chapters (all by default) under `root`."""
+    """Build source and release notebooks of the named chapters under `root`; by default all, and the pages beside."""
     for number in chapters():
         chapter = load_chapter(number)
         if folders and chapter.folder not in folders:
@@ -49,13 +49,15 @@ def build(folders=None, root=ROOT, report=print):
         source = write_source(chapter, root)
         release = write_release(chapter, root)
         report(f"{chapter.folder}: {source.relative_to(root)}, {release.relative_to(root)}")
+    for page in () if folders else pages.write(root):
+        report(f"{page.stem}: {page.relative_to(root)}")
 
 
 def write_source(chapter, root=ROOT):
     """Write nbgrader's source notebook beside the chapter's text."""
     text_path = root / "solutions" / chapter.folder / f"{chapter.folder}.py"
     path = text_path.with_suffix(".ipynb")
-    notebook = source_notebook(text_path, chapter)
+    notebook = source_notebook(text_path, chapter, pages.terms(root))
     path.write_text(nbformat.writes(notebook, version=4) + "\n", encoding="utf-8", newline="\n")
     return path
 
@@ -108,21 +110,22 @@ def keep_copy(path):
     return Path(shutil.copy2(path, copy))
 
 
-def source_notebook(text_path, chapter):
-    """Expand a chapter's text into nbgrader's source notebook."""
+def source_notebook(text_path, chapter, terms=()):
+    """Expand a chapter's text into nbgrader's source notebook, its `terms` linked to the glossary."""
     import jupytext  # only here: a grader builds nothing from a text
 
     text = text_path.read_text(encoding="utf-8")
     notebook = jupytext.reads(text, fmt="py:percent")
-    notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
+    notebook.metadata = KERNEL
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     markers = find_markers(notebook, text, text_path)
     compare_with_definitions(markers, notebook, chapter, text_path)
     by_cell = {id(marker.cell): marker for marker in markers}
     cells = []
+    pages.link_first_uses(
+        [cell for cell in notebook.cells if id(cell) not in by_cell],
+        [term for term in terms if term.chapter == chapter.number],
+    )
     for cell in notebook.cells:
         marker = by_cell.get(id(cell))
         cell.metadata = nbformat.NotebookNode()

@@ -39,6 +39,7 @@ def text(tmp_path):
 def test_a_rebuild_gives_the_committed_bytes(folder, tmp_path):
     text_path = path_of("solutions", folder, ".py")
     shutil.copytree(text_path.parent, tmp_path / "solutions" / folder)
+    shutil.copy(build.ROOT / "solutions" / "glossary.md", tmp_path / "solutions")
     shutil.copy(build.ROOT / "nbgrader_config.py", tmp_path)
     source = build.write_source(BY_FOLDER[folder], tmp_path)
     assert source.read_bytes() == path_of("solutions", folder).read_bytes()
@@ -58,6 +59,10 @@ def test_notebooks_hold_no_outputs_and_are_valid(folder, released):
         assert all(not cell.get("outputs") and not cell.get("execution_count") for cell in notebook.cells)
 
 
+# Code that an exercise gives out to be mended, and of which its solution keeps most lines: where it begins.
+GIVEN = {"13_debugging_clinic": "def sick_layer("}
+
+
 def solution_lines(folder):
     """The lines between BEGIN and END SOLUTION of a chapter that are long enough to be told from prose."""
     source = path_of("solutions", folder, ".py").read_text(encoding="utf-8")
@@ -69,10 +74,12 @@ def solution_lines(folder):
 @pytest.mark.parametrize("folder", BY_FOLDER)
 def test_a_release_holds_no_solution_no_teacher_cell_and_no_text(folder, released):
     course = released / "course" / folder / f"{folder}.ipynb"
-    text = "\n".join(cell.source for cell in nbformat.read(course, as_version=4).cells)
+    sources = [cell.source for cell in nbformat.read(course, as_version=4).cells]
+    text = "\n".join(sources)
+    given = next(source for source in sources if GIVEN[folder] in source) if folder in GIVEN else ""
     lines = solution_lines(folder)
     assert lines
-    assert [line for line in lines if line in text] == []
+    assert [line for line in lines if line in text and line not in given] == []
     assert "SOLUTION" not in text and "HIDDEN" not in text
     assert '"teacher"' not in course.read_text(encoding="utf-8")
     assert [path.name for path in course.parent.iterdir() if path.suffix == ".py"] == []
@@ -164,6 +171,7 @@ def test_a_learners_work_is_copied_before_a_build_writes_over_it(work, released,
 def test_a_notebook_that_nobody_worked_in_leaves_no_copy(tmp_path):
     folder = CHAPTERS[0].folder
     shutil.copytree(path_of("solutions", folder).parent, tmp_path / "solutions" / folder)
+    shutil.copy(build.ROOT / "solutions" / "glossary.md", tmp_path / "solutions")
     shutil.copy(build.ROOT / "nbgrader_config.py", tmp_path)
     build.build([folder], root=tmp_path, report=lambda line: None)
     text = tmp_path / "solutions" / folder / f"{folder}.py"
