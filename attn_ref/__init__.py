@@ -52,6 +52,9 @@ Looking
 34. `clinic`      a healthy layer, and the same with one bug (torch)
 35. `plots`       pictures of scores and weights (matplotlib)
 36. `bench`       time and memory, measured
+33. `plots`       pictures of scores and weights (matplotlib)
+34. `bench`       time and memory, measured
+35. `iterations`, `numba_types`   what a parallel loop touches, and in which dtype it computes
 
 `import attn_ref` needs NumPy alone; every other library is loaded by the first use of what needs it.
 

@@ -1,7 +1,7 @@
 """Gives a kernel's forward pass its backward pass in torch's graph, so that `loss.backward()` runs through it.
 
 Forward keeps q, k, v, the output and one number a row, its log-sum-exp; the weights are computed again on the way back.
-Derived in course/11_numba. Sources: Dao et al. (2022), section 3.1; torch.autograd.Function.
+Derived in course/11_numba_kernel. Sources: Dao et al. (2022), section 3.1; torch.autograd.Function.
 """
 
 from dataclasses import replace

@@ -15,7 +15,7 @@ def flash_forward(q, k, v, causal=False, window=None, block_k=None, *, block_q=N
 
     Extra memory is a few tiles for each thread, whatever the lengths. Tiles of block_q queries and block_k keys
     default to what suits the CPU; no window is None or 0. Source: Dao et al. (2022), algorithm 1; chapter 11,
-    exercise 11.1.
+    exercise 11.5.
 
     >>> import numpy as np
     >>> out, lse = flash_forward(np.eye(3), np.eye(3), np.eye(3), block_q=2, block_k=2)
@@ -30,7 +30,7 @@ def flash_forward(q, k, v, causal=False, window=None, block_k=None, *, block_q=N
 def decode_split_kv(q, k, v, *, splits=None, block_k=None, **options):
     """Attention of few queries over many keys, split into parts and merged.  -> out, log-sum-exp, as flash_forward
 
-    Source: Dao et al. (2023), flash-decoding; chapter 11, exercise 11.2.
+    Source: Dao et al. (2023), flash-decoding; chapter 11, exercise 11.6.
     """
     problem = _problem(q, k, v, options)
     results = numba_backend.by_splits(problem, _size(splits, "splits"), _size(block_k, "block_k"))
@@ -41,7 +41,7 @@ def flash_backward(q, k, v, out, lse, grad_out, *, block_q=None, block_k=None, *
     """The gradients of flash_forward for one of its output, the weights computed again.  -> dq, dk, dv
 
     `out` and `lse` are what flash_forward or decode_split_kv returned. Source: Dao et al. (2022), algorithm 4;
-    chapter 11, exercise 11.3.
+    chapter 11, exercise 11.7.
     """
     problem = _problem(q, k, v, options)
     out, grad_out = of_the_output(out, "out", problem), of_the_output(grad_out, "grad_out", problem)

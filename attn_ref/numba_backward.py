@@ -2,7 +2,7 @@
 
     w = 2^(s - lse)    dV += w dO    dw = V dOᵀ    ds = w ∘ (dw - δ)    dK += ds Q    dQ += dsᵀ K
 
-Derived in course/11_numba; the NumPy specification is tiled_backward. A query head belongs to one worker, which alone
+Derived in course/11_numba_kernel; the specification is tiled_backward. A query head belongs to one worker, which alone
 writes that head's gradients, so that there is nothing to race for. Source: Dao et al. (2022), algorithm 4.
 """
 

@@ -1,7 +1,7 @@
 """A kernel is compiled once for each dtype, in seconds, and kept on disk, so that the next process starts at once.
 
 Left to itself, numba would compile anew for each way of broadcasting a mask, and would not notice when a step that a
-kernel calls has changed. Used in course/11_numba.
+kernel calls has changed. Used in course/11_numba_kernel.
 """
 
 import functools

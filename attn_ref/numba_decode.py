@@ -2,7 +2,7 @@
 
     part p:  (oₚ, lseₚ) over its keys      o = Σ 2^(lseₚ - lse) oₚ,  lse = log₂ Σ 2^lseₚ
 
-Derived in course/11_numba; the merge is online.merge_partials. The query heads of a group are the rows of one tile, so
+Derived in course/11_numba_kernel; merged as online.merge_partials. The query heads of a group are rows of a tile, so
 that each key is read from memory once for all of them: reading is what decoding costs. With so few rows the tile lies
 the other way, rows × keys, and plain loops outrun BLAS. Source: Dao et al. (2023), flash-decoding.
 """

@@ -3,7 +3,7 @@
     2ˣ = 2ⁿ · 2ʳ,  n = round(x),  r = x - n in [-½, ½]
 
 2ʳ is a short polynomial and 2ⁿ is written straight into the exponent bits, so that a loop of these compiles to vector
-instructions. Derived in course/11_numba; after Cody & Waite (1980).
+instructions. Derived in course/11_numba_kernel; after Cody & Waite (1980).
 """
 
 import math

@@ -2,7 +2,7 @@
 
     for each tile of queries:  sᵀ = K_tile Qᵀ;  m' = max(m, s);  w = 2^(s - m');  acc = 2^(m - m') acc + w V_tile
 
-Derived in course/11_numba; the NumPy specification is tiled.py. Scores are held transposed, keys × queries, so that
+Derived in course/11_numba_kernel; the specification is tiled.py. Scores are held transposed, keys × queries, so that
 every step between the two products runs along contiguous queries and needs no reduction, which numba would not
 vectorise. They are in base 2: log₂e is folded into the scale, and exp2 is the cheaper function.
 Sources: Dao et al. (2022), algorithm 1; Dao (2023).

@@ -1,7 +1,7 @@
 """The elementwise steps on one tile of scores, each its own small function so that the compiler vectorises it.
 
 A tile holds keys × queries, s[j, i], in base 2. `position` (rows,) says where each query stands, counted from the
-tile's first key; `slope` (rows,) is its head's ALiBi slope. Derived in course/11_numba.
+tile's first key; `slope` (rows,) is its head's ALiBi slope. Derived in course/11_numba_kernel.
 """
 
 import math

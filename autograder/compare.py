@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autograder.evidence import Odd
+from autograder.evidence import PLAIN_KINDS, Odd
 
 RELATIVE = {8: 1e-9, 4: 3e-5, 2: 3e-3}  # by bytes of the expected float
 
@@ -39,6 +39,8 @@ def difference(expected, got, tolerance=None, same_dtype=False, where=""):
         got = _stack(got)
     if not isinstance(got, np.ndarray):
         return _mismatch(expected, got, where)
+    if got.dtype.kind not in PLAIN_KINDS:
+        return Difference(f"{_of(where)}expected numbers, yours holds text" + " or None" * (got.dtype.kind == "O"))
     return _of_arrays(expected, got, tolerance, same_dtype, where)
 
 

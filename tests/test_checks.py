@@ -564,3 +564,11 @@ def test_a_machine_that_lacks_what_an_exercise_needs_does_not_grade_its_chapter(
     monkeypatch.setattr(load_chapter(2).exercises["2.1"], "needs", "no_such_module")
     with pytest.raises(GradeError, match="02_scaled_dot_product cannot be graded here: no_such_module is not inst"):
         released("02_scaled_dot_product", tmp_path)
+
+
+@pytest.mark.parametrize("got, holds", [(["7", "8"], "text"), (["7", 8], "text"), ([7, None], "text or None")])
+def test_text_that_reads_like_numbers_is_no_number(got, holds):
+    from autograder.compare import difference
+
+    assert difference(plain(np.array([7, 8])), plain(got)).text == f"expected numbers, yours holds {holds}"
+    assert difference(plain(np.array([7, 8])), plain([7, 8])) is None

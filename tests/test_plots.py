@@ -41,6 +41,7 @@ PICTURES = {
     "time_and_memory": lambda: plots.time_and_memory(
         [512, 1000], {"ours": ([1, 4], [2, 3]), "naive": ([3, NAN], [8, NAN])}
     ),
+    "touches": lambda: plots.touches({"out": np.eye(3) * 2, "total": np.array([[2, 1, 0], [2, 1, 0], [0, 1, 2]])}),
 }
 TOLD = {
     "weights": "Row cat is largest at sat (0.67)",
@@ -59,6 +60,7 @@ TOLD = {
     "tile_walk": "5 by 4 tiles of 8 queries and 16 keys: 9 computed whole, 5 masked inside, 6 skipped. "
     "Step 5 is at tile row 2, column 0.",
     "time_and_memory": "ours takes 4 ms and 3 MiB at 1000 tokens; naive takes 3 ms and 8 MiB at 512 tokens",
+    "touches": "out: 3 iterations, 3 numbers, 0 of them raced for; total: 3 iterations, 3 numbers, 1 of them raced for",
 }
 
 
@@ -387,6 +389,16 @@ WRONG = {
         "memory short": (([1, 2], {"a": ([1, 2], [1])}), {}, r"a's extra memory \(MiB\) holds 1 numbers"),
         "no memory at all": (([1], {"a": ([1], [0])}), {}, "must be above 0, for the axes are logarithmic"),
         "a length of nothing": (([0], {"a": ([1], [1])}), {}, "must be above 0"),
+    },
+    "touches": {
+        "a bare table": ((np.eye(2),), {}, "tables must be a dictionary"),
+        "nothing": ((None,), {}, "tables must be a dictionary"),
+        "no table": (({},), {}, "tables is empty"),
+        "a row": (({"out": [0, 1, 2]},), {}, r"out needs a shape \(iterations, numbers\), got \(3,\)"),
+        "an empty table": (({"out": np.zeros((0, 3))},), {}, "out is empty"),
+        "text": (({"out": [["r", "w"]]},), {}, "out must hold real numbers"),
+        "other numbers": (({"out": [[0, 3]]},), {}, "out must hold 0 .nothing., 1 .reads. and 2 .writes. alone"),
+        "a name short": (({"out": np.eye(2)},), {"iterations": ["a"]}, "iterations must hold 2 labels"),
     },
 }
 CASES = [(name, kind) for name, table in WRONG.items() for kind in table]

@@ -92,6 +92,8 @@ HARMLESS = {
     "13.3": NEVER_NEGATIVE | NO_THIRD_AXIS | {"cut off at ±10"},  # shares again
     "13.4": ONE_AXIS | NEVER_NEGATIVE | {"squeezed", "sorted", "cut off at ±10"},  # one share
     "13.7": NO_THIRD_AXIS,
+    # Entries are whole numbers from 0 on, sorted.
+    "11.2": ONE_AXIS | NEVER_NEGATIVE | {"sorted", "rounded to 3 decimals", "rounded to 6 decimals", "whole numbers"},
 }
 
 

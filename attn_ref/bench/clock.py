@@ -3,7 +3,7 @@
     foreign load = (CPU time of the whole machine - CPU time of this process) / wall time, in cores
 
 Speeds measured one after the other compare the machine's moods as much as the functions; taking turns, and medians of
-undisturbed samples, compare the functions. Used in course/08_cost and 11_numba.
+undisturbed samples, compare the functions. Used in course/08_cost and 11_numba_kernel.
 """
 
 import os

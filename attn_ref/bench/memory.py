@@ -2,7 +2,7 @@
 
     extra = highest resident size during the call - resident size before it
 
-Python's own tracemalloc sees neither what numba nor what torch allocate. Used in course/08_cost and 11_numba.
+Python's own tracemalloc sees neither what numba nor what torch allocate. Used in course/08_cost and 11_numba_kernel.
 """
 
 import contextlib

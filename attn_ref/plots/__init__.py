@@ -19,6 +19,7 @@ from attn_ref.plots.roofline import roofline
 from attn_ref.plots.scaling import time_and_memory
 from attn_ref.plots.style import Picture
 from attn_ref.plots.tiles import tile_walk
+from attn_ref.plots.touches import touches
 
 __all__ = [
     "Live",
@@ -41,5 +42,6 @@ __all__ = [
     "slots",
     "tile_walk",
     "time_and_memory",
+    "touches",
     "weights",
 ]

@@ -1,6 +1,7 @@
 """The roofline: what intensity allows, as a slope up to the ridge and a flat roof beyond. Derived in course/08_cost."""
 
 import numpy as np
+from matplotlib.ticker import LogFormatter
 
 from attn_ref.cost import attainable_flops_per_s, bound_by
 from attn_ref.plots.style import MARKERS, OKABE_ITO, Picture, by_name, named, new_figure, numbers
@@ -20,7 +21,7 @@ def roofline(points, peak_flops_per_s, bytes_per_s, title=""):
     placed = {name: _place(name, point) for name, point in by_name(points, "points", '{"decode": 1.0}').items()}
     ridge, scale, unit = peak / bandwidth, *next((s, u) for s, u in UNITS if peak >= s or s == 1.0)
     reach = [ridge, *(x for x, _ in placed.values())]
-    x = np.array([min(reach) / 4, ridge, max(reach) * 4])
+    x = np.array([min(*reach, ridge / 6) / 4, ridge, max(reach) * 4])  # room for words left of the ridge
     told = []
     with new_figure(6.4, 3.9) as figure:
         axes = figure.subplots()
@@ -38,15 +39,16 @@ def roofline(points, peak_flops_per_s, bytes_per_s, title=""):
         axes.set(xscale="log", yscale="log", xlim=(x[0], x[-1]), title=title)
         axes.set(xlabel="arithmetic intensity (FLOP/byte)", ylabel=unit)
         lowest, highest = axes.get_ylim()
-        axes.set_ylim(lowest, highest * 3)
+        axes.set_ylim(lowest / 1.6, highest * 3)
         for at, text, side in ((ridge / 1.15, "memory sets the pace", "right"), (ridge * 1.15, "compute does", "left")):
             axes.text(at, highest * 1.7, text, ha=side, va="center", fontsize=8.5, color="#555")
         axes.annotate(
-            f"ridge {_short(ridge)} FLOP/byte", (ridge, lowest), xytext=(4, 6), textcoords="offset points",
+            f"ridge {_short(ridge)} FLOP/byte", (ridge, lowest / 1.6), xytext=(4, 6), textcoords="offset points",
             fontsize=8.5, color="#555",
         )  # fmt: skip
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+            axis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))  # 20 and 60 where there is no 10
         axes.grid(alpha=0.25)
         figure.legend(loc="outside lower center", frameon=False, fontsize=8.5, ncols=1 if len(placed) < 4 else 2)
     alt = f"Roofline{named(title)}: peak {_short(peak / scale)} {unit}, ridge at {_short(ridge)} FLOP/byte. "

@@ -1,4 +1,4 @@
-"""Time and memory against length: the picture of what a kernel saves. Derived in course/08_cost and 11_numba."""
+"""Time and memory against length: the picture of what a kernel saves. Derived in course/08_cost and 11_numba_kernel."""
 
 import numpy as np
 

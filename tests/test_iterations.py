@@ -1,0 +1,110 @@
+"""A kernel run under observation: what is raced for, what is read, and where numba leaves float32."""
+
+import math
+
+import numpy as np
+import pytest
+from numba import njit, prange
+from numba.core.errors import TypingError
+
+from attn_ref.iterations import in_python, watch
+from attn_ref.numba_types import widened
+
+
+def own_row(x, out):
+    for i in prange(len(x)):
+        scratch = np.zeros(x.shape[1])
+        for j in range(x.shape[1]):
+            scratch[j] = math.exp(x[i, j])
+        out[i] = scratch.sum()
+
+
+def one_scratch(x, out):
+    scratch = np.zeros(x.shape[1])
+    for i in prange(len(x)):
+        scratch[:] = x[i]
+        out[i] = scratch.sum()
+
+
+def neighbour(x, out):
+    for i in prange(len(x)):
+        out[i] = x[i, 0] + out[i - 1]
+
+
+def whole_array_sum(x, out):
+    total = np.zeros(x.shape[1])
+    for i in prange(len(x)):
+        total += x[i]
+    out[: x.shape[1]] = total
+
+
+def copied_by_dot(x, out):
+    turned = np.zeros((x.shape[1], x.shape[1]))
+    for i in prange(len(x)):
+        np.dot(x.T, x, out=turned)
+        out[i] = turned[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "raced"),
+    [
+        (own_row, {}),
+        (one_scratch, {"scratch = np.zeros(x.shape[1])": 3}),
+        (neighbour, {"out": 5}),
+        (whole_array_sum, {}),
+        (copied_by_dot, {"turned = np.zeros((x.shape[1], x.shape[1]))": 9}),
+        (njit(one_scratch), {"scratch = np.zeros(x.shape[1])": 3}),
+    ],
+    ids=lambda x: getattr(x, "__name__", ""),
+)
+def test_a_race_is_found_whatever_touches_the_numbers(kernel, raced):
+    assert watch(kernel, np.arange(15.0).reshape(5, 3), np.zeros(5)).races == raced
+
+
+def test_what_is_computed_is_what_the_compiled_kernel_computes():
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    compiled, seen, plain = np.zeros(5), np.zeros(5), np.zeros(5)
+    njit(own_row)(x, compiled)
+    watch(own_row, x, seen)
+    in_python(own_row)(x, plain)
+    assert np.allclose(compiled, seen) and np.array_equal(seen, plain)
+
+
+def test_a_table_tells_reads_from_writes():
+    x, out = np.ones((2, 3)), np.zeros(2)
+    seen = watch(own_row, x, out)
+    assert seen.table(out).tolist() == [[2, 0], [0, 2]]
+    assert seen.table(x).tolist() == [[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1]]
+    assert [iteration for _, iteration, _, _ in seen.touched(out)] == [1, 0]  # in reverse
+
+
+def test_functions_that_a_kernel_calls_are_watched_too():
+    add = njit(lambda out, x: out.__setitem__(0, out[0] + x))
+
+    def kernel(x, out):
+        for i in prange(len(x)):
+            add(out, x[i, 0])
+
+    assert watch(kernel, np.ones((3, 1)), np.zeros(1)).races == {"out": 1}
+
+
+def test_a_float32_that_grows_is_named_by_its_line():
+    def half(x):
+        total = x.dtype.type(0)
+        for i in range(len(x)):
+            total += x[i] * 0.5
+        return total
+
+    def kept(x):
+        total = x.dtype.type(0)
+        for i in range(len(x)):
+            total += x[i] * x.dtype.type(0.5)
+        return total
+
+    assert [text for _, text in widened(half, np.ones(3, np.float32))] == ["total += x[i] * 0.5"]
+    assert widened(half, np.ones(3)) == widened(kept, np.ones(3, np.float32)) == []
+
+
+def test_what_numba_cannot_type_is_told_by_numba():
+    with pytest.raises(TypingError):
+        widened(lambda x: x.max(axis=0, keepdims=True), np.ones((2, 2)))
