@@ -13,6 +13,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+from autograder import pages
 from autograder.build import ROOT, release_bytes
 from autograder.exercise import chapters, load_chapter
 
@@ -83,6 +84,9 @@ def learner_files(numbers, root=ROOT):
         released = release_bytes(chapter.folder, root)
         for folder in ("course", ".released"):
             files[f"{folder}/{chapter.folder}/{chapter.folder}.ipynb"] = released
+    there = {chapter.number for chapter in chosen}
+    files["course/glossary.ipynb"] = pages.page_bytes(pages.glossary(root, there))
+    files["course/map.ipynb"] = pages.page_bytes(pages.course_map(root, there))
     own = root / PACKAGES / "learner"
     files["autograder/cli.py"] = (own / "cli.py").read_bytes()
     files["Makefile"] = (own / "Makefile").read_bytes()
@@ -121,7 +125,7 @@ def _pyproject(template, root):
     course = [one for one in extras["course"] if one.split("<")[0] in LEARNER_NEEDS]
     values = {"version": project["version"], "python": project["requires-python"]}
     lists = {"requires": ours["build-system"]["requires"], "dependencies": project["dependencies"], "course": course}
-    lists |= {name: extras[name] for name in ("torch", "numba")}
+    lists |= {name: extras[name] for name in ("torch", "numba", "triton")}
     for name, value in (values | {name: json.dumps(value) for name, value in lists.items()}).items():
         template = template.replace(f"{{{name}}}", value)
     return template

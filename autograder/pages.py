@@ -109,47 +109,57 @@ def head(number, root):
     return Head(number, title, " ".join(promise.split()), int(minutes), runs_on, needs, needs_words)
 
 
-def glossary(root):
-    """The glossary's notebook: the terms under the chapter that introduces them."""
-    cells = [_text(root, "glossary").split("\n| term")[0].strip()]
-    known = terms(root)
+def glossary(root, there=None):
+    """The glossary's notebook: the terms under the chapter that introduces them, linked if it is `there` (all are)."""
+    cells, known = [_text(root, "glossary").split("\n| term")[0].strip()], terms(root)
     for number in chapters():
-        mine = [term for term in known if term.chapter == number]
-        if mine:
-            cells.append(f"## {head(number, root).title}\n\nFrom chapter {_link_to(number)}.")
-        cells += [f"### {term.name}\n\n{term.chinese}\n\n{term.meaning}" for term in mine]
+        entries = [f"### {term.name}\n\n{term.chinese}\n\n{term.meaning}" for term in known if term.chapter == number]
+        chapter = _link_to(number) if there is None or number in there else f"{number:02d}"
+        if entries:
+            cells.append("\n\n".join([f"## {head(number, root).title}", f"From chapter {chapter}.", *entries]))
     return _notebook(cells)
 
 
-def course_map(root):
-    """The map's notebook: which chapter needs which, and what each is about."""
-    heads = [head(number, root) for number in chapters()]
-    arrows = [f"  c{need:02d} --> c{one.number:02d}" for one in heads for need in _direct(one, heads)]
-    names = [f'  c{one.number:02d}["{one.number:02d} · {one.title.split(":")[0]}"]' for one in heads]
-    words = "; ".join(
+def course_map(root, there=None):
+    """The map's notebook: which chapter needs which, and what each is about; of those that are `there` (all are)."""
+    heads = [head(number, root) for number in chapters() if there is None or number in there]
+    facts = {
+        "count": f"{len(heads)} chapter{'s' * (len(heads) > 1)}",
+        "hours": str(round(sum(one.minutes for one in heads) / 60)),
+        "graph": _graph(heads),
+        "table": _table(heads),
+    }
+    text = re.sub(r"\{(\w+)\}", lambda found: facts[found[1]], _text(root, "map"))
+    return _notebook([part.strip() for part in re.split(r"(?m)^(?=## )", text)])
+
+
+def _graph(heads):
+    """A drawing in Mermaid's language, which JupyterLab draws itself; its description is the same in words."""
+    drawn = {one.number for one in heads}
+    boxes = [f'  c{one.number:02d}["{one.number:02d} · {one.title.split(":")[0]}"]' for one in heads]
+    arrows = [f"  c{need:02d} --> c{one.number:02d}" for one in heads for need in _direct(one, heads) if need in drawn]
+    words = [
         f"{one.number:02d} needs {' and '.join(f'{need:02d}' for need in one.needs)}" for one in heads if one.needs
-    )
-    graph = ["```mermaid", "flowchart TD", "  accTitle: Which chapter needs which", f"  accDescr: {words}"]
-    graph = "\n".join([*graph, *names, *arrows, "```"])
-    table = "\n".join(
-        ["| | chapter | time | runs on | needs |", "|---|---|---|---|---|"]
-        + [
-            f"| {one.number:02d} | {_link_to(one.number, one.title)}<br>{one.promise} | {one.minutes} min "
-            f"| {one.runs_on} | {', '.join(f'{need:02d}' for need in one.needs) or '–'} |"
-            for one in heads
-        ]
-    )
-    text = _text(root, "map").replace("{graph}", graph).replace("{table}", table)
-    hours = round(sum(one.minutes for one in heads) / 60)
-    return _notebook([part.strip() for part in re.split(r"(?m)^(?=## )", text.replace("{hours}", str(hours)))])
+    ]
+    told = ["  accTitle: Which chapter needs which", f"  accDescr: {'; '.join(words) or 'it stands alone'}"]
+    return "\n".join(["```mermaid", "flowchart TD", *told, *boxes, *arrows, "```"])
+
+
+def _table(heads):
+    rows = ["| | chapter | time | runs on | needs |", "|---|---|---|---|---|"]
+    for one in heads:
+        about = f"{_link_to(one.number, one.title)}<br>{one.promise}"
+        needs = ", ".join(f"{need:02d}" for need in one.needs) or "–"
+        rows.append(f"| {one.number:02d} | {about} | {one.minutes} min | {one.runs_on} | {needs} |")
+    return "\n".join(rows)
 
 
 def _direct(one, heads):
     """What a chapter needs, without what its other needs need already."""
     below = {}
     for each in heads:
-        below[each.number] = {*each.needs, *(further for need in each.needs for further in below[need])}
-    return [need for need in one.needs if not any(need in below[other] for other in one.needs)]
+        below[each.number] = {*each.needs, *(further for need in each.needs for further in below.get(need, ()))}
+    return [need for need in one.needs if not any(need in below[other] for other in one.needs if other in below)]
 
 
 def write(root):

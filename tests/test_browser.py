@@ -260,3 +260,23 @@ def test_formgrader_and_the_assignment_list_find_the_course(browser, server):
         picture_of(page, "8-assignment-list")
     assert page.locator("#released_assignments_list").get_by_text("00_start_here").count() == 1
     page.close()
+
+
+def test_the_map_is_drawn_and_a_word_of_a_chapter_leads_to_the_glossary(notebook):
+    page = notebook.page
+    page.locator("a[href*='glossary.ipynb#entropy']").first.scroll_into_view_if_needed()
+    page.evaluate("document.querySelector(\"a[href*='glossary.ipynb']\").click()")
+    page.wait_for_function(
+        "window.jupyterapp.shell.currentWidget?.context?.path?.endsWith('glossary.ipynb')", timeout=60_000
+    )
+    page.get_by_text("Turns scores into weights").first.wait_for(timeout=30_000)
+    picture_of(page, "9-glossary")
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:open', {path: 'course/map.ipynb'})")
+    drawn = page.locator(".jp-RenderedMermaid img, .jp-RenderedMermaid svg, img.jp-mermaid").first
+    drawn.wait_for(timeout=60_000)
+    assert drawn.bounding_box()["height"] > 300
+    page.wait_for_timeout(1000)
+    picture_of(page, "10-map")
+    dark(page, True)
+    picture_of(page, "11-map-dark")
+    dark(page, False)

@@ -427,7 +427,8 @@ plots.bars(reads, words, title="what “on” reads, second order")
 # %% [markdown]
 # ## Where you stand
 #
-# `progress(0)` shows this chapter and `progress()` all of them.
+# `progress(0)` shows this chapter and `progress()` all of them. The [map](../map.ipynb) shows which chapter needs which,
+# and the [glossary](../glossary.ipynb) explains the words, in English and Chinese; the first use of each word leads there.
 
 # %%
 progress(0)

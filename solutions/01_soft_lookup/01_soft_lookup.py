@@ -642,3 +642,5 @@ progress(1)
 # - Bahdanau, Cho, Bengio: *Neural Machine Translation by Jointly Learning to Align and Translate* (arXiv 2014, ICLR 2015).
 # - Luong, Pham, Manning: *Effective Approaches to Attention-based Neural Machine Translation* (2015). Dot-product scores.
 # - Vaswani and others: *Attention Is All You Need* (2017). Table 1 compares path lengths.
+#
+# Next: chapter 02, where scores become shares, and every line of attention is yours.

@@ -1,17 +1,17 @@
 # %% [markdown]
 # # 07 · A transformer that learns to point
 #
-# You write the parts that stand around attention, train a model of two languages in under a minute, find the heads that
-# look from 他 to 小王, and switch them off to see whether they matter.
+# You write the parts that stand around attention, train a model of two languages, find the heads that look from 他 to
+# 小王, and switch them off to see whether they matter.
 #
-# 120 min · CPU · PyTorch (`make lab EXTRAS=torch`) · needs 03, 04, 05, 06
+# 145 min · CPU · PyTorch (`make lab EXTRAS=torch`) · needs 03, 04, 05, 06
 
 # %% [markdown]
 # When you have finished, you will be able to
 #
-# - write the norms, the block and the loss of a language model, and say what each of its parts can and cannot do;
+# - write the norms, the block and the loss of a language model, and say what each part can and cannot do;
 # - score heads for what they look at, against a control, and test by ablation whether the model needs them;
-# - say what a map of weights shows, what it does not, and which measurement closes the gap.
+# - say what a map of weights shows, and what it does not.
 
 # %%
 import contextlib
@@ -31,10 +31,8 @@ torch.set_num_threads(1)  # small matrices: one core is fastest, and adds up in 
 # %% [markdown]
 # ## Attention alone forgets who is who
 #
-# Why not build a model of nothing but attention? Take twelve random tokens through twelve untrained layers of multi-head
-# attention, each reading what the last one gave.
-#
-# The **spread** says how different the tokens still are: the size of what distinguishes them, over the size of all. For
+# Why not build a model of nothing but attention? Take twelve random tokens through twelve untrained layers of it. The
+# **spread** says how different the tokens still are: the size of what distinguishes them, over the size of all. For
 # random tokens it is near 1, for equal ones 0. What is it after two layers?
 
 # %%
@@ -59,23 +57,22 @@ with torch.no_grad():
 guess(my_guess, measured=spreads["attention alone"][2])
 
 # %% [markdown]
-# Both lines start from the same tokens. The axis is logarithmic.
+# The axis is logarithmic.
 
 # %%
 plots.lines(range(13), spreads, "How different twelve tokens are", "layers", "spread", logy=True)
 
 # %% [markdown]
-# After two layers the tokens are equal to three digits, and soon to all that float64 has. Each layer averages, and
-# averages of averages agree (Dong and others, 2021). The second line **adds** each layer's result to its input, and hardly
-# falls. That sum is a **residual connection**, and a transformer is built around it: a vector for each token runs
-# through the whole model, and every part reads from it and adds to it.
+# After two layers the tokens are equal to four digits, then to all that float64 has: averages of averages agree (Dong
+# and others, 2021). The second line **adds** each layer's result to its input, and hardly falls. That sum is a
+# **residual connection**, and a transformer is built around it: a vector for each token runs through the whole model,
+# and every part reads from it and adds to it.
 
 # %% [markdown]
 # ## From text to vectors
 #
-# A model sees numbers, so text takes four steps. It is cut into **tokens**; each token has a number, its **id**, in the
-# **vocabulary**; each id picks a row of a table, the token's **embedding**; and positions enter. Here rotations (RoPE,
-# chapter 05) bring them into each attention layer.
+# Text is cut into **tokens**; each has a number, its **id**, in the **vocabulary**; each id picks a row of a table, the
+# token's **embedding**; and positions enter, here by rotations (RoPE, chapter 05) in each attention layer.
 
 # %%
 tokens = stories.tokenize("昨天小王把书给了小李，因为他很着急。")
@@ -83,8 +80,8 @@ print(tokens)
 print([stories.IDS[token] for token in tokens], "out of", len(stories.VOCABULARY))
 
 # %% [markdown]
-# Chinese leaves no spaces, so this tokenizer takes the longest known word each time. Larger models learn pieces of words
-# from their corpus, by **byte-pair encoding** (Sennrich and others, 2016); what follows is the same.
+# Larger models learn pieces of words from their texts, by **byte-pair encoding** (Sennrich and others, 2016); what follows
+# is the same.
 
 # %%
 untrained = attn_ref.story_model(seed=0)
@@ -93,35 +90,32 @@ rows = untrained.embed(stories.encode([words]))[0]  # (6, 32)
 plots.matrix(10 * rows[:, :6].detach(), words, title="Six of 32 numbers of each embedding, times 10")
 
 # %% [markdown]
-# Untrained embeddings are noise. The same token has the same row wherever it stands and in every text: an embedding
-# knows a word and no context.
+# Untrained embeddings are noise. A token has the same row in every text: an embedding knows a word and no context.
 
 # %% [markdown]
 # ## Norms keep the sums readable
 #
-# Every part adds to the token's vector, so vectors grow, and some grow more than others. Before a part reads a vector,
-# a **norm** brings it to a common scale. **Layer norm** (Ba and others, 2016) takes the d numbers of one token,
+# Every part adds to the token's vector, so some vectors grow more than others. Before a part reads one, a **norm** brings
+# it to a common scale. **Layer norm** (Ba and others, 2016) takes the d numbers of one token,
 # subtracts their mean and divides by the root of their variance:
 #
 # $$y = \text{gain} \cdot \frac{x - \text{mean}(x)}{\sqrt{\text{variance}(x) + \epsilon}} + \text{bias}$$
 #
-# Gain and bias are learned, a pair for each of the d numbers. The variance is the plain mean of the squares.
+# Gain and bias are learned, a pair for each of the d numbers.
 
 # %%
-some = torch.tensor([[1.0, 3.0, 5.0, 7.0], [4.0, 12.0, 20.0, 28.0], [0.1, 0.3, -0.2, 0.2]])
+some = torch.tensor([[1.0, 3.0, 5.0, 7.0], [4.0, 12.0, 20.0, 28.0], [0.1, 0.4, -0.2, 0.2]])
 plots.matrices({"x": some, "norm(x)": F.layer_norm(some, (4,))}, "Three tokens before and after")
 
 # %% [markdown]
-# The second token is four times the first, and their normed rows are equal. The third, quiet one comes out as loud as the
-# others. What is left of a token is the pattern of its numbers.
+# The second token is four times the first, and their normed rows are equal. The third, quiet one comes out as loud.
 
 # %% [markdown]
 # ### Exercise 7.1 · Every token to the same scale (6 points · 12 min · about 4 lines)
 #
 # Write `layer_norm(x, gain, bias, eps)`. `x` is (..., d), with any number of leading axes or none; gain and bias are
-# (d,). Return the formula above, in the shape of x. The variance is the biased one, divided by d; eps stands inside the
-# root. Numbers may lie in the hundred thousands and close together; seven digits of the result are enough there. `x`
-# must stay as it was.
+# (d,). Return the formula above, in the shape of x. The variance is the biased one: the squared differences are summed
+# and divided by d. Numbers near 100,000 may differ by little; seven right digits are enough there. `x` must stay as it was.
 #
 # By hand: (1, 3) has mean 2 and variance 1. With eps = 0, gain (1, 1) and bias (0, 10) it becomes (-1, 11).
 
@@ -148,12 +142,13 @@ check("7.1", layer_norm)
 # number of axes only; eps after the root. **Another way.** `torch.var_mean(x, -1, correction=0, keepdim=True)`.
 
 # %% [markdown]
-# ### Exercise 7.2 · The same without the shift (5 points · 8 min · about 4 lines)
+# ### Exercise 7.2 · The same without the shift (5 points · 10 min · about 4 lines)
 #
-# **RMS norm** (Zhang and Sennrich, 2019) leaves out the mean and the bias: y = gain · x / √(mean(x²) + eps). It costs
-# less, and Llama (2023) and most large models after it use it. Write `rms_norm(x, gain, eps)` for x (..., d) and gain
-# (d,), in the shape and dtype of x. Tokens may be float16, with numbers in the thousands; 65,504 is the largest number
-# there is in float16. `x` must stay as it was.
+# **RMS norm** (Zhang and Sennrich, 2019) leaves out the mean and the bias: y = gain · x / √(mean(x²) + eps). Llama
+# (2023) uses it. Write `rms_norm(x, gain, eps)` for x (..., d) and gain
+# (d,), in the shape and dtype of x. x may be float16, float32 or float64, and gain float32 where x is float16. Float16
+# tokens may be in the thousands or in the thousandths; its largest number is 65,504, and 10⁻⁸ becomes 0. `x` must stay
+# as it was.
 #
 # By hand: (3, 4) has the mean square 12.5. With eps = 0 and gain (1, 2) it becomes (0.849, 2.263).
 
@@ -178,13 +173,13 @@ check("7.2", rms_norm)
 # %% [markdown] teacher="7.2"
 # **Why this works.** The squares need a wider range than the numbers; the result does not. Models trained in half
 # precision do the same. **Common wrong turns.** The sum in place of the mean, which is off by √d; a result left in
-# float32. **Another way.** Divide by the largest size first, square, and multiply it back under the root.
+# float32, also by a float32 gain; `x.float()` for float64. **Another way.** Compute in float64 throughout.
 
 # %% [markdown]
 # ## A block gathers, then digests
 #
-# What attention gathers is an average of values; it mixes them and works nothing out. So a **feed-forward network** (FFN)
-# follows: a matrix `up` to a wider vector, a bend, a matrix `down` back. The bend is **GELU** (Hendrycks and Gimpel,
+# Attention mixes values and works nothing out. So a **feed-forward network** (FFN) follows: a matrix `up` to a wider
+# vector, a bend, a matrix `down` back. The bend is **GELU** (Hendrycks and Gimpel,
 # 2016), a ReLU with its corner rounded off.
 
 # %%
@@ -195,7 +190,7 @@ plots.lines(s, {"ReLU": F.relu(s), "GELU": F.gelu(s)}, "Two bends", "input", "ou
 # Below 0 little passes, above 0 nearly all. A hidden number works like a question about the token; a column of `down`
 # says what to add where the answer is yes.
 #
-# Who can see whom? Change one token, and look which outputs change: first of attention, then of the FFN.
+# Who sees whom? Change one token, and look which outputs change: first of attention, then of the FFN.
 
 # %%
 block, x = untrained.blocks[1], torch.randn(1, 5, 32)
@@ -211,8 +206,7 @@ plots.matrices(changed, "1 = output (row) changes with input (column)")
 
 # %% [markdown]
 # Attention carries a change to every later token. The FFN never leaves its row: it digests each token alone, with the
-# same weights for all. An embedding says what a word is, attention brings what else was said, the FFN works out what
-# follows from both.
+# same weights for all.
 
 # %% [markdown]
 # ### Exercise 7.3 · The block (6 points · 15 min · about 3 lines)
@@ -220,8 +214,8 @@ plots.matrices(changed, "1 = output (row) changes with input (column)")
 # A **pre-norm** block takes two steps, and each adds to the token's vector: x ← x + attention(norm(x)), then
 # x ← x + down(GELU(up(norm(x)))). The second step reads what the first has left. Write `forward(x)` for x (B, n,
 # d_model); the result has the same shape. Attention is causal (`causal=True`, chapter 04), each step has its own norm,
-# and the GELU is the exact one. Leave `__init__` as it is, since the check gives your block weights by these names. `x`
-# must stay as it was.
+# and the GELU is the exact one. Gradients must flow back to x and to every weight. Leave `__init__` as it is, since the
+# check gives your block weights by these names. `x` must stay as it was.
 #
 # By hand: with all weights and biases of `attention`, `up` and `down` at 0, both steps add 0, and (1, 3) stays (1, 3).
 
@@ -254,13 +248,13 @@ check("7.3", TransformerBlock)
 # %% [markdown] teacher="7.3"
 # **Why this works.** What is added is computed from normed vectors; what is carried on is never normed. **Common wrong
 # turns.** Norming the carried vector (`x = norm(x)` and then the sum); one norm for both steps, invisible until gains
-# are trained; both steps from the same x (GPT-J, 2021, does that on purpose). **Another way.** A loop over two
-# (norm, step) pairs.
+# are trained; both steps from the same x (GPT-J, 2021, does that on purpose); `x += ...`, which overwrites what the
+# norm has kept for its gradient, even in a copy. **Another way.** A loop over two (norm, step) pairs.
 
 # %% [markdown]
 # ### Agree
 #
-# PyTorch has such a block, with `norm_first=True`. Its weights go under other names into `attn_ref`'s.
+# PyTorch has such a block. Its weights go under other names into `attn_ref`'s.
 
 # %%
 options = dict(dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
@@ -300,14 +294,12 @@ class PostNorm(nn.Module):
 check("7.3", PostNorm)
 
 # %% [markdown]
-# Its shapes are right, and it would train. The values tell: after post-norm every token has the same length, so (1, 3)
-# cannot stay (1, 3).
+# The shapes are right. The values tell: after post-norm every token has the same length, so (1, 3) cannot stay (1, 3).
 
 # %% [markdown]
 # ### Count
 #
-# Where do a block's parameters live? Attention has four d × d matrices, an FFN four times as wide as the model two of
-# d × 4d.
+# Where do a block's parameters live? Attention has four d × d matrices, the FFN two of d × 4d.
 
 # %%
 norms = nn.ModuleList([block.attention_norm, block.ffn_norm])
@@ -317,26 +309,23 @@ print(dict(zip(parts, counted, strict=True)), "d² =", 32**2)
 plots.bars(np.array(counted) / sum(counted), list(parts), "Parameters of a block", ylabel="share", limit=1)
 
 # %% [markdown]
-# About 4 d² for attention, 8 d² for the FFN: a third and two thirds, whatever d is. The norms hardly count.
+# About 4 d² for attention, 8 d² for the FFN: a third and two thirds, whatever d is.
 
 # %% [markdown]
 # ## A language model is judged by its surprise
 #
-# After the last block comes a norm, and a score for each word of the vocabulary: the **logits**. Softmax turns them into
-# probabilities for the *next* token. If the token that came had the probability p, the model's surprise is -log p: 0
-# for a sure thing, log 4 ≈ 1.39 nats for one of four equal guesses.
-#
-# Every position of a text is such a guess, and the mean surprise is the **loss**. In a batch, rows of different lengths
-# are filled up with a **padding** token, which nobody should have to foretell.
+# After the last block come a norm and a score for each word of the vocabulary: the **logits**. Softmax turns them into
+# probabilities for the *next* token. If the token that came had the probability p, the model's surprise is -log p, in
+# **nats** (natural logarithm): 0 for a sure thing, log 4 ≈ 1.39 for one of four equal guesses. The mean surprise is the
+# **loss**. In a batch, shorter rows are filled up with a **padding** token, which nobody should have to foretell.
 
 # %% [markdown]
-# ### Exercise 7.4 · How surprised by the next token? (7 points · 15 min · about 5 lines)
+# ### Exercise 7.4 · How surprised by the next token? (7 points · 18 min · about 5 lines)
 #
 # Write `causal_lm_loss(logits, tokens, pad_id)`. logits is (B, n, vocab_size), tokens is (B, n). The logits at position
-# t are judged by the token at t + 1, so the last logits judge nothing, and the first token is never judged. Return the
-# mean of -log p, in nats, over all targets of the batch that are not `pad_id`, each weighing the same; 0 if there are
-# none. What the target follows does not matter, padding included. `pad_id` may be any whole number, also one that is no
-# token, such as -100. Logits may be in the thousands. Inputs stay as they were.
+# t are judged by the token at t + 1, its target; the last logits have none. Return the mean of -log p, in nats, over all targets of the batch that are not `pad_id`, each weighing the same; 0 if there are
+# none. A target that follows padding counts like any other. `pad_id` may be any whole number, also one that is no token,
+# such as -100 or 50 of 6. Logits may be in the thousands. Inputs stay as they were.
 #
 # By hand: tokens (3, 2, 1) of 4. The first logits are 0 but for log 3 at token 2, which gives it 3/6; the second are 0
 # but for log 3 at token 1. The loss is (log 2 + log 2) / 2 ≈ 0.6931.
@@ -369,9 +358,9 @@ check("7.4", causal_lm_loss)
 # ## A world in which pronouns have answers
 #
 # “小王把书给了小李，因为他很着急。” Wang gave Li the book because he was in a hurry. Who was? In real Chinese it may be either.
-# To tell right from wrong we need a small world with a rule: some **cue** words speak of the giver (大方, 着急, generous,
-# hurried), others of the receiver (需要, 好奇, curious, waiting). After each story a note repeats the pronoun and names
-# the one it stands for, its **antecedent**.
+# So take a world with a rule: some **cue** words speak of the giver (大方, 着急, generous, hurried), others of the
+# receiver (需要, 好奇, curious, waiting). After each story a note repeats the pronoun and names the one it stands for,
+# its **antecedent**.
 
 # %%
 for story in stories.draw(4, np.random.default_rng(3)):
@@ -380,13 +369,12 @@ print(stories.tell("zh", "小王", "小李", "书", "着急"))
 print(stories.tell("zh", "小王", "小李", "书", "需要"))
 
 # %% [markdown]
-# The name after the note's pronoun is what the model must produce. Of 240 ordered pairs of names in each language, a
-# fifth is **held out**: no training story has them, 小王 and 小李 among them. A model that answers for those has learned a
-# rule and not a list.
+# Of 240 ordered pairs of names in each language, a fifth is **held out**: no training story has them, 小王 and 小李 among
+# them. A model that names the right one there has learned a rule and not a list.
 #
-# The model has two layers of four heads and 32 numbers a token. Layer 0 sees four tokens (a window, chapter 04), layer 1 all:
-# local and global layers take turns in Gemma 2 (2024) as well. Two names are possible at the note, so a model that has
-# understood everything but the cue scores ½. After 600 steps, which share of held-out stories is answered rightly?
+# The model has two layers of four heads and 32 numbers a token. Layer 0 sees four tokens (a window, chapter 04), layer 1
+# all. A model that has understood all but the cue scores ½. After 600 steps, which share of held-out stories is
+# answered rightly?
 
 # %%
 my_guess = None  # your guess: the share of 400 held-out stories with the right name, between 0 and 1
@@ -411,8 +399,7 @@ guess(my_guess, measured=right.mean())
 
 # %% [markdown]
 # The curve ends near 0.77 and not at 0, for nobody can foretell who will give what to whom. It starts high because the
-# note's name, one token of sixteen, is given extra weight: the loss of the names alone is added twice, so that it
-# is learned early.
+# loss of the notes' names is added twice more, so that they are learned early.
 
 # %% experiment="7.3"
 cues = ("generous", "curious")
@@ -424,13 +411,13 @@ told = {cue: chances[i, [stories.IDS[name] for name in names]] for i, cue in enu
 plots.bars(told, names, "today Tom gave Ben the book because …", "probability", limit=1.15)
 
 # %% [markdown]
-# One word changes the answer from the giver to the receiver. How did it get there?
+# One word turns the answer from giver to receiver. How?
 
 # %% [markdown]
 # ### At 他 the model cannot know yet
 #
-# The usual experiment looks at the map of 他 in the sentence itself. Take the two stories that differ in 着急 and 需要
-# alone. How much do the weights of the story's own 他 differ between them, at most, over all heads?
+# Take the two stories that differ in 着急 and 需要 alone. How much do the weights of the story's own 他 differ between
+# them, at most, over all heads?
 
 # %%
 my_guess = None  # your guess: the largest difference between the two rows of weights, from 0 to 1
@@ -443,16 +430,16 @@ at_pronoun = maps[:, :, :, wang[0].first_pronoun]
 guess(my_guess, measured=round(float((at_pronoun[:, 0] - at_pronoun[:, 1]).abs().max()), 5))
 
 # %% [markdown]
-# Not at all. The cue comes after 他, and a causal model's query sees no later key (chapter 04). A causal model can
-# resolve the pronoun only where the cue lies behind it; here that is the note's 他. Look from there.
+# Not at all. The cue comes after 他, and a causal model's query sees no later key (chapter 04). It can resolve the
+# pronoun only where the cue lies behind it: at the note's 他.
 
 # %% experiment="7.5"
 title = "着急: whom does the last 他 mean?"
 plots.head_lines(maps[:, 0], wang[0].tokens, title=title, layer=1, head=1)
 
 # %% [markdown]
-# Choose layer 1 and point at the last 他, the third query from the end. In some heads a thick line leads to 小王, the giver.
-# In layer 0 it cannot: four tokens reach back to the cue and not to a name.
+# Point at the last 他, the third query from the end, and try the four heads of layer 1. In some a thick line leads to
+# 小王, the giver. In layer 0 none can: four tokens reach back to the cue and not to a name.
 
 # %% [markdown]
 # ### Exercise 7.5 · Whom does the pronoun look at? (5 points · 10 min · about 4 lines)
@@ -485,13 +472,14 @@ check("7.5", coreference_score)
 # %% [markdown] teacher="7.5"
 # **Why this works.** The row index is the query. Dividing by the candidates' total makes a head that parks most of its
 # weight elsewhere comparable with one that does not. **Common wrong turns.** The column; a small number in the
-# denominator; softmax over what are shares already. **Another way.** `F.normalize(among, p=1, dim=-1)`.
+# denominator, or a floor under it (`F.normalize` has one); softmax over what are shares already. **Another way.**
+# `torch.nan_to_num(among / total)`.
 
 # %% [markdown]
 # ### A score needs a control
 #
-# Average the score of the *right* name over the 400 held-out stories. What would it be without any understanding? Two
-# controls tell: the same model before training, and the trained model at the story's own pronoun, which cannot know.
+# Average the score of the *right* name over the 400 held-out stories. Two controls tell what it is without understanding:
+# the same model before training, and the trained model at the story's own pronoun, which cannot know.
 
 
 # %% experiment="7.6"
@@ -516,24 +504,24 @@ heads = [f"head {h}" for h in range(4)]
 plots.bars(compared, heads, "Share of the right name, layer 1", ylabel="share", limit=1.15)
 
 # %% [markdown]
-# Both controls stay near ½: one name as good as the other. In the trained model at least one head gives the right name
-# more than 0.9 of what the two names get. On a map alone you would call it *the* pronoun head.
+# Both controls stay near ½. In the trained model a head gives the right name more than 0.9 of what the two names get. On
+# a map alone you would call it *the* pronoun head.
 
 # %% [markdown]
 # ## Switch it off
 #
 # A head that looks is not yet a head that matters. **Ablation** asks the model: set what the head hands on to 0, and
-# measure again. Whatever is measured, the model must be whole afterwards, or every later number is one of a damaged
-# model.
+# measure again. Afterwards the model must be whole, or every later number is one of a damaged model.
 
 # %% [markdown]
-# ### Exercise 7.6 · Switch a head off, and on again (5 points · 20 min · about 10 lines)
+# ### Exercise 7.6 · Switch a head off, and on again (5 points · 25 min · about 10 lines)
 #
 # Write `ablate_head(model, layer, head, measure)`. `model` is a `TinyLM` with as many key-value heads as heads. While
 # head number `head` of `model.blocks[layer].attention` adds nothing to that layer's sum, and all else works as usual,
-# call `measure()` once, without arguments, and return its result. Then everything is as before, to the last bit: the
-# same parameters with the same values, able to be trained, the same mode. That holds too if `measure` raises an error,
-# which goes on to the caller. `measure` may itself call `ablate_head` for another head.
+# gradients and the mode included, call `measure()` once, without arguments, and return its result. Then everything is as
+# before, to the last bit: the same parameters with the same values, able to be trained, the same mode (training or
+# evaluation). That holds too if `measure` raises an error, which goes on to the caller. `measure` may itself call
+# `ablate_head` for another head.
 #
 # Where: `attention.w_o`, an `nn.Linear`, reads all heads side by side, (B, n, H·d), and head h owns numbers h·d to
 # h·d + d - 1 (chapter 06); `attention.n_heads` is H, `attention.d_model` is H·d. By hand: of 2 heads with d = 4, head 1
@@ -577,8 +565,8 @@ check("7.6", ablate_head)
 # `finally`. **Another way.** Zero columns of `w_o.weight` under `torch.no_grad()`, and copy them back.
 
 # %% [markdown]
-# `attn_ref` has the same as a `with` block, made of the same `try` and `finally`. Switch off the head with the highest
-# score. What is the accuracy then, if ½ is guessing between two names, and 1 is what it was?
+# `attn_ref` has the same as a `with` block. Switch off the head with the highest score. What is the accuracy then, if ½
+# is guessing between two names?
 
 # %%
 my_guess = None  # your guess: accuracy on held-out stories without the head that points best
@@ -598,9 +586,9 @@ print("order of the heads:", ranked, "scores:", score[ranked].round(2))
 guess(my_guess, measured=without(model, ranked[:1]).mean())
 
 # %% [markdown]
-# Is the change more than the luck of these 400 stories? Draw 400 of them with repeats, again and again, and each time
-# take the mean change: the **paired bootstrap** (after Efron, 1979). The middle 95 % of these means are an interval for
-# the effect. The last head in the order is the control: same layer, same size, same treatment.
+# Is that more than the luck of these 400 stories? Draw 400 of them with repeats, again and again, and each time take the
+# mean change: the **paired bootstrap** (after Efron, 1979). The middle 95 % of these means are an interval for the
+# effect. The last head in the order is the control.
 
 
 # %% experiment="7.9"
@@ -614,8 +602,8 @@ print("best-pointing head off:", effect(model, ranked[:1]))
 print("last head off:         ", effect(model, ranked[-1:]))
 
 # %% [markdown]
-# An interval that does not reach 0 says: this head matters. It does not say how much a head *like it* matters. Switch
-# off more of them, the best-pointing first, and beside it in the opposite order.
+# An interval that does not reach 0 says: this head matters. Now switch off more of them, the best-pointing first, and
+# beside it in the opposite order.
 
 # %% experiment="7.10"
 series = {}
@@ -624,8 +612,8 @@ for name, order in (("best-pointing first", ranked), ("best-pointing last", rank
 plots.lines(range(5), series, "Heads of layer 1 switched off", "heads off", "accuracy")
 
 # %% [markdown]
-# The upper line hardly falls at first: these heads can go. The lower falls early. Was that this model, or is it a rule?
-# Train two more, with other seeds.
+# The upper line hardly falls at first, the lower at once. Was that this model, or is it a rule? Train two more, with other
+# seeds.
 
 # %% experiment="7.11"
 for seed in (0, 1, 2):
@@ -640,28 +628,26 @@ for seed in (0, 1, 2):
     print(f"  accuracy without the two best: {two_best:.2f}, without the two last: {two_last:.2f}")
 
 # %% [markdown]
-# In each model some head scores above 0.9, and its interval lies below 0. The size is another
-# matter: more than half of all answers in one model, a few in a hundred in another, with scores as good. There several
-# heads point, and the others stand in. Without the *two* best, every model loses at least a tenth of its answers, and
-# more than without the two last.
+# In each model the best head scores above 0.9, and its interval lies below 0. The size is another matter: more than half
+# of all answers in one model, a few in a hundred in another, where the last head may even matter more than the best.
+# There several heads point, and stand in for each other. Without the *two* best, every model loses at least a tenth of
+# its answers, and more than without the two last.
 
 # %% [markdown]
 # ### A map is a probe, not a proof
 #
-# A map says where a head looks. Whether the model uses it, only a change to the model can tell: *Attention is not
-# Explanation* (Jain and Wallace, 2019) found other weights that give the same answers, and *Attention is not not
-# Explanation* (Wiegreffe and Pinter, 2019) showed when that is and is not an objection. Names such as “the pronoun
-# head” are summaries. Among your three models, equal scores above 0.9 stand beside very different effects.
+# A map says where a head looks. Whether the model uses it, only a change to the model can tell: Jain and Wallace (2019)
+# found other weights that give the same answers, and Wiegreffe and Pinter (2019) showed when that is an objection.
 #
-# Ablation has its own limits. A zero is an input that the rest of the model never saw, so some of the damage may be
+# Ablation has its limits too. A zero is an input that the rest of the model never saw, so some of the damage may be
 # surprise; and where nothing is lost, another head may have taken over.
 
 # %% [markdown]
 # ## Heads that copy what came next
 #
-# Pointing by content has a famous relative. Olsson and others (2022) found heads that, at a token seen before, look at
-# what *followed* it then, and copy that: **induction heads**. Random tokens, repeated once, show them best: “x q z m x q”
-# has nothing to learn but the repetition.
+# Olsson and others (2022) found heads that, at a token seen before, look at what *followed* it then, and copy that:
+# **induction heads**. Random tokens, repeated once, show them best: “x q z m x q” has nothing to learn but the
+# repetition.
 
 
 # %% experiment="7.12"
@@ -700,20 +686,19 @@ title = "Random tokens, the second twelve a repetition"
 plots.lines(range(1, 24), {"mean surprise": surprise}, title, "position of the foretold token", "nats")
 
 # %% [markdown]
-# Up to position 12, the first token of the repetition, nothing helps; the model, never trained on such places, does worse
-# than the 3.5 nats of guessing. From 13 on the surprise is near 0: each token tells which one comes next, because it did
-# so once before.
+# Before position 12 nothing helps, and the model, never judged on such places, does worse than guessing. At 12, the first
+# token of the repetition, it is still unsure; from 13 on the surprise is near 0.
 
 # %% [markdown]
 # ### Exercise 7.7 · Does it look at what came next? (5 points · 15 min · about 6 lines)
 #
 # Write `induction_score(weights, tokens)`. weights is (layers, heads, n, n), tokens is (n,); at least one token repeats.
 # Take every query whose token occurred earlier in the text. Add up its weights on the tokens that came right *after*
-# those earlier occurrences, which may be several. Return the mean of these sums over such queries, (layers, heads). The
-# map need not be causal, and must stay as it was.
+# those earlier occurrences, which may be several; in “x x” that is the second x itself. Return the mean of these sums
+# over such queries, (layers, heads). The map need not be causal, and must stay as it was.
 #
-# By hand: a b c a b c. The fourth token, the second a, counts its weight on token 1 (the b after the first a), the fifth
-# that on token 2, the sixth that on token 3, with places counted from 0. A head with 1 on each of these three scores 1.
+# By hand: a b c a b c. Counted from 0, query 3 (the second a) counts its weight on key 1, the b after the first a; query
+# 4 that on key 2, query 5 that on key 3. A head with 1 on each of these three scores 1.
 
 
 # %% exercise="7.7"
@@ -741,8 +726,8 @@ check("7.7", induction_score)
 # only for two equal halves; dividing by all n. **Another way.** Two loops.
 
 # %% [markdown]
-# Which layer does it? A head of layer 0 cannot: there a key holds its own token, and nothing says what came before it. How
-# high is the highest induction score of layer 1?
+# A head of layer 0 cannot do it: there a key holds its own token, and nothing says what came before it. How high is the
+# highest induction score of layer 1?
 
 # %%
 my_guess = None  # your guess: the highest induction score, from 0 (never looks there) to 1 (always)
@@ -753,7 +738,7 @@ before = torch.stack([attn_ref.previous_token_score(copier_maps[:, i]) for i in 
 guess(my_guess, measured=float(found.max()))
 
 # %% [markdown]
-# Beside it, how much each head looks at the token just before, whatever that is.
+# Beside it, how much each head looks at the token just before.
 
 # %% experiment="7.16"
 scores_of_heads = {"induction": found.flatten(), "previous token": before.flatten()}
@@ -762,8 +747,8 @@ plots.bars(scores_of_heads, labels, "Two scores of each head (layer.head)", ylab
 
 # %% [markdown]
 # Two layers share the work. In layer 0 heads look at the token before and write into each token what preceded it. In
-# layer 1 a query searches for “preceded by what I am” and finds the successor. (Layer 0's short window makes the first
-# half easy, so that few steps suffice.)
+# layer 1 a query searches for “preceded by what I am” and finds the successor. (Layer 0's short window makes its share
+# easy, so that few steps suffice.)
 
 # %% experiment="7.17"
 best = int(found[1].argmax())
@@ -774,15 +759,14 @@ ids = short[0].tolist()
 plots.weights(short_map, ids, ids, title=f"Layer 1, head {best}: six random tokens, twice")
 
 # %% [markdown]
-# In the lower half a stripe runs parallel to the diagonal, five places to its left. Each token of the repetition looks at
-# the successor of its first occurrence, which is the token to copy.
+# In the lower half a stripe runs parallel to the diagonal, five places to its left: each token looks at the successor of
+# its first occurrence, which is the token to copy.
 
 # %% [markdown]
 # ## The same look at a model trained by others
 #
-# In a **pretrained encoder** such as BERT (Devlin and others, 2019) every token sees the whole sentence, so that its 他 can
-# know the cue. `attn_ref.pretrained_maps` reads a model from a folder or from the Hugging Face cache; it downloads
-# nothing, and says what to do where none is at hand.
+# In a **pretrained encoder** such as BERT (Devlin and others, 2019) every token sees the whole sentence, so its 他 can know
+# the cue. If your machine holds one, the next cell reads it.
 
 # %%
 try:
@@ -795,9 +779,8 @@ except attn_ref.NotAtHand as why:
 plots.head_lines(real_maps, real_tokens, title="An encoder") if real_tokens else "no model at hand"
 
 # %% [markdown]
-# If you have one: look where 他 looks, change 着急 to 需要, and score every head as above. A head that points to a name needs
-# the controls you used here before it earns one of its own. In BERT, Clark and others (2019) found one
-# head that picks the right antecedent 65 % of the time; taking the nearest candidate gets 27 %, a system of rules 69 %.
+# Look where 他 looks, and change 着急 to 需要. Clark and others (2019) found one head of BERT that picks the right
+# antecedent 65 % of the time; the nearest candidate gets 27 %, a system of rules 69 %.
 
 # %% [markdown]
 # ## Check yourself
@@ -815,8 +798,7 @@ plots.head_lines(real_maps, real_tokens, title="An encoder") if real_tokens else
 #
 # A colleague shows you a map of a large model: “Head 7 of layer 9 gives 80 % of its weight from *she* to the right name.
 # This is the head that resolves pronouns; if we sharpen it, the model will make fewer mistakes.” Answer in six to ten
-# sentences: what the map shows, what you would measure before you agree, what each result would mean, and what would
-# still be open.
+# sentences: what the map shows, what you would measure, what each result would mean, and what stays open.
 
 # %% [markdown] written="7.w"
 # ### BEGIN SOLUTION
@@ -840,27 +822,26 @@ plots.head_lines(real_maps, real_tokens, title="An encoder") if real_tokens else
 # %% [markdown]
 # ## In real systems
 #
-# GPT-2 (2019) moved the norm to the input of each part; Llama (2023) took RMS norm and a gated FFN, SwiGLU (Shazeer, 2020).
-# The largest models stack some hundred such blocks. Their loss is your `causal_lm_loss`: -100 is the usual mark for
-# targets that do not count, with which instruction tuning trains on answers alone.
+# GPT-2 (2019) moved the norm to the input of each part; Llama (2023) took RMS norm, and an FFN with gates (SwiGLU,
+# Shazeer, 2020). Gemma 2 (2024) alternates local and global layers, as your model does. The loss is your
+# `causal_lm_loss`, with -100 as the usual mark for targets that do not count.
 #
-# Induction heads appear early in training, at a visible bump of the loss curve (Olsson and others, 2022). A finer tool
-# than zeroing is **activation patching**, which puts in what a head did on *another* input. With such tools Wang and
-# others (2022) trace a circuit of 26 heads in GPT-2 small that names the right person, backups included, which step in
+# Finer than zeroing is **activation patching**, which puts in what a head did on *another* input. With such tools Wang
+# and others (2022) trace 26 heads in GPT-2 small that together name the right person; some are backups, which step in
 # when others are switched off.
 
 # %% [markdown]
 # ## Takeaways
 #
-# - Attention alone forgets: after two untrained layers twelve tokens differed by less than 1/1000, and with residual
-#   sums after twelve layers by more than 0.9.
-# - A model of two blocks answered more than 95 % of 400 stories about pairs of names it had never seen together.
-# - The story's own 他 had the same weights for 着急 and 需要, with a difference of 0: a causal model can resolve a pronoun
-#   only after the cue.
-# - Some head gave the right name more than 0.9 of its share, against about ½ in both controls; without the two best-
-#   pointing heads each of three models lost at least a tenth of its answers.
-# - An induction head stands on a layer below: one of layer 1 scored above 0.8, on heads of layer 0 that gave more than
-#   half of their weight to the token before.
+# - Attention alone forgets: after two layers the spread of twelve tokens was below 1/1000; with residual sums, after
+#   twelve layers, above 0.8.
+# - Two blocks answered more than 95 % of 400 stories about pairs of names they had never seen together.
+# - The weights of the story's own 他 differed by 0 between 着急 and 需要: a causal model can resolve a pronoun only after
+#   the cue.
+# - The best head gave the right name more than 0.9 of the two names' weight, against about ½ in both controls. Without
+#   the two best each of three models lost at least a tenth of its answers.
+# - An induction head stands on a layer below: one of layer 1 scored above 0.8, on one of layer 0 that gave more than half
+#   of its weight to the token before.
 
 # %%
 progress(7)
@@ -868,15 +849,10 @@ progress(7)
 # %% [markdown]
 # ## Further reading
 #
-# - Vaswani and others, *Attention Is All You Need* (2017), section 3; Ba, Kiros and Hinton, *Layer Normalization* (2016);
-#   Zhang and Sennrich, *Root Mean Square Layer Normalization* (2019); Xiong and others, *On Layer Normalization in the
-#   Transformer Architecture* (2020).
-# - Dong, Cordonnier and Loukas, *Attention is not all you need: pure attention loses rank doubly exponentially with depth*
-#   (2021).
-# - Clark and others, *What Does BERT Look At?* (2019); Vig, *A Multiscale Visualization of Attention in the Transformer
-#   Model* (2019), the head view.
-# - Jain and Wallace, *Attention is not Explanation* (2019); Wiegreffe and Pinter, *Attention is not not Explanation*
-#   (2019).
+# - Xiong and others, *On Layer Normalization in the Transformer Architecture* (2020); Dong, Cordonnier and Loukas,
+#   *Attention is not all you need* (2021).
+# - Clark and others, *What Does BERT Look At?* (2019); Jain and Wallace, *Attention is not Explanation* (2019); Wiegreffe
+#   and Pinter, *Attention is not not Explanation* (2019).
 # - Michel, Levy and Neubig, *Are Sixteen Heads Really Better than One?* (2019); Olsson and others, *In-context Learning
 #   and Induction Heads* (2022); Wang and others, *Interpretability in the Wild* (2022).
 #

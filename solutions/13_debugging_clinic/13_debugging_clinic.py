@@ -164,7 +164,7 @@ plots.lines(lengths, far, "How far queries of the second half look", "length", "
 def sink_mass(weights, n_sinks=1):
     """The share of each row that goes to the first keys.  (..., n_k) -> (...)"""
     ### BEGIN SOLUTION
-    return weights[..., :n_sinks].sum(-1)
+    return weights[..., :n_sinks].sum(axis=-1)
     ### END SOLUTION
 
 
