@@ -12,6 +12,11 @@ import nbformat
 from autograder.exercise import chapters, folder_of
 
 PAGES = ("map", "glossary")
+# Of the map, to be read on light and on dark pages: JupyterLab keeps a drawing when its theme is changed.
+COLOURS = (
+    '%%{init: {"theme": "base", "themeVariables": {"primaryColor": "#d6e6f2", "primaryTextColor": "#111111", '
+    '"primaryBorderColor": "#0072b2", "lineColor": "#888888"}}}%%'
+)
 # Where no link may be put: headings, tables, code, formulas, links, HTML.
 _KEPT = re.compile(
     r"```.*?```|`[^`\n]*`|\$[^$]*\$|!?\[[^\]]*\]\([^)]*\)|<details.*?</details>|<[^>]+>|^#[^\n]*$", re.S | re.M
@@ -142,7 +147,7 @@ def _graph(heads):
         f"{one.number:02d} needs {' and '.join(f'{need:02d}' for need in one.needs)}" for one in heads if one.needs
     ]
     told = ["  accTitle: Which chapter needs which", f"  accDescr: {'; '.join(words) or 'it stands alone'}"]
-    return "\n".join(["```mermaid", "flowchart TD", *told, *boxes, *arrows, "```"])
+    return "\n".join(["```mermaid", COLOURS, "flowchart TD", *told, *boxes, *arrows, "```"])
 
 
 def _table(heads):

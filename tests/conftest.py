@@ -12,7 +12,7 @@ if not Path("/dev/nvidia0").exists():  # read when triton is first imported, by 
 if "PYTEST_XDIST_WORKER" in os.environ:  # torch's threads beside those of the other workers wait for one another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from autograder import build
+from autograder import build, pages
 from autograder.exercise import chapters, load_chapter
 
 EXERCISES = [exercise for number in chapters() for exercise in load_chapter(number).exercises.values()]
@@ -32,6 +32,7 @@ def released(tmp_path_factory):
     shutil.copy(build.ROOT / "nbgrader_config.py", root)
     for number in chapters():
         build.write_release(load_chapter(number), root)
+    pages.write(root)
     return root
 
 

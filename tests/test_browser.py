@@ -5,6 +5,7 @@ Set ATTN_SCREENSHOTS to a folder to keep the pictures; they are for looking at, 
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -264,18 +265,22 @@ def test_formgrader_and_the_assignment_list_find_the_course(browser, server):
 
 def test_the_map_is_drawn_and_a_word_of_a_chapter_leads_to_the_glossary(notebook):
     page = notebook.page
-    page.locator("a[href*='glossary.ipynb#entropy']").first.scroll_into_view_if_needed()
-    page.evaluate("document.querySelector(\"a[href*='glossary.ipynb']\").click()")
-    page.wait_for_function(
-        "window.jupyterapp.shell.currentWidget?.context?.path?.endsWith('glossary.ipynb')", timeout=60_000
-    )
-    page.get_by_text("Turns scores into weights").first.wait_for(timeout=30_000)
+    word = page.locator(".jp-RenderedMarkdown a", has_text=re.compile("^softmax$")).first
+    meaning = page.locator(".jp-RenderedMarkdown p", has_text="Turns scores into weights").first
+    word.click()
+    page.wait_for_function("window.jupyterapp.shell.currentWidget?.context?.path === 'course/glossary.ipynb'")
+    meaning.wait_for(timeout=60_000)
+    # JupyterLab opens a notebook at its top, before its headings are drawn; in an open one it goes to the heading.
+    page.get_by_role("tab", name=FOLDER).click()
+    word.click()
+    page.wait_for_timeout(1500)
+    assert 0 < meaning.bounding_box()["y"] < 1000
     picture_of(page, "9-glossary")
-    page.evaluate("window.jupyterapp.commands.execute('docmanager:open', {path: 'course/map.ipynb'})")
-    drawn = page.locator(".jp-RenderedMermaid img, .jp-RenderedMermaid svg, img.jp-mermaid").first
-    drawn.wait_for(timeout=60_000)
-    assert drawn.bounding_box()["height"] > 300
-    page.wait_for_timeout(1000)
+    page.evaluate("() => { window.jupyterapp.commands.execute('docmanager:open', {path: 'course/map.ipynb'}); }")
+    drawing = page.locator(".jp-RenderedMermaid img").first
+    drawing.wait_for(timeout=60_000)
+    page.wait_for_timeout(1500)
+    assert drawing.bounding_box()["height"] > 500
     picture_of(page, "10-map")
     dark(page, True)
     picture_of(page, "11-map-dark")
