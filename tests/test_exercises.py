@@ -8,7 +8,7 @@ from autograder.notebook import SEED
 from autograder.runner import collect
 from tests.conftest import EXERCISES
 
-SEEDS = (SEED, 1, 20260921)
+SEEDS = (SEED, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 20260921)))  # the learner's own, and others
 
 
 def pairs(attribute, name):
