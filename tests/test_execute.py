@@ -314,3 +314,15 @@ def test_a_kernel_that_cannot_be_started_is_nobodys_fault():
 
     with pytest.raises(KernelFailed, match="no room"):
         run_sync(examine)(new_notebook(cells=[cell("1")]), {}, lambda: Broken(kernel_name="python3"), Budget())
+
+
+@pytest.mark.parametrize("number", chapters())
+def test_a_released_notebook_filled_with_other_right_answers_gets_full_marks(number):
+    chapter = load_chapter(number)
+    release = nbformat.reads(release_bytes(chapter.folder).decode(), as_version=4)
+    given = {one.id: source_of(one.variants[-1], one.name) for one in chapter.exercises.values()}
+    made, filled = Graded("ada", chapter.folder), fill(release, given)
+    run_and_judge(made, filled, chapter, Plan(31, {}), sandboxed_kernel, experiments(release))
+    assert [mark.exercise for mark in made.marks if mark.earned < mark.points] == [], made.breaches
+    outputs = [output for cell in filled.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert not [one for one in outputs if one.output_type == "error" or one.get("name") == "stderr"]
