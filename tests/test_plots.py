@@ -73,6 +73,11 @@ def test_every_picture_has_alt_text_that_tells_its_numbers(name):
     assert TOLD.get(name, "") in alt
 
 
+def test_alt_text_says_nothing_of_hidden_cells():
+    told = plots.scores([[0.5, 2.0], [0.1, 0.2]], allowed=causal_mask(2, 2)).alt
+    assert "Row 0 is largest at 0 (0.50). Row 1 is largest at 1 (0.20)." in told
+
+
 def test_every_public_function_is_drawn_here():
     assert {name.split()[0] for name in PICTURES} == set(plots.__all__) - {"Live", "Picture"}
 

@@ -139,7 +139,7 @@ def _maps(array, rows, columns, title, allowed, cmap, limits, label, axes_names=
             axes.set_title(titles[i])
             if label:
                 figure.colorbar(image, ax=axes, label=label, fraction=0.05, pad=0.03)
-    return Picture(figure, _map_alt(panels[0], rows, columns, title, label or "mask", axes_names))
+    return Picture(figure, _map_alt(panels[0], rows, columns, title, label or "mask", axes_names, allowed))
 
 
 def _one_map(axes, panel, allowed, cmap, limits):
@@ -176,12 +176,13 @@ def _ticks(axes, rows, columns, n_rows, n_columns, names):
     axes.tick_params(length=0)
 
 
-def _map_alt(panel, rows, columns, title, label, names):
+def _map_alt(panel, rows, columns, title, label, names, allowed=None):
+    seen = np.isfinite(panel) if allowed is None else np.isfinite(panel) & allowed
     n_rows, n_columns = panel.shape
     text = f"Map{named(title)} of {label}, {_count(n_rows, names[0])} by {_count(n_columns, names[1])}."
     if n_rows <= 8:
         for i, row in enumerate(panel):
-            j = int(np.nanargmax(np.where(np.isfinite(row), row, -1e30)))
+            j = int(np.argmax(np.where(seen[i], row, -np.inf)))
             row_name, column_name = rows[i] if rows is not None else i, columns[j] if columns is not None else j
             text += f" Row {row_name} is largest at {column_name} ({row[j]:.2f})."
     return text

@@ -35,6 +35,20 @@ def with_one_number_raised(x):
     return out
 
 
+def with_the_first_row_turned_round(x):
+    """The first row's features in reverse: the sum and the length of every row stay."""
+    out = np.tanh(x)
+    out[0] = out[0, ::-1]
+    return out
+
+
+def with_a_faint_number(x):
+    """Tenths around 20, with 0.002 added to a single one: little for outputs of this size, and still order."""
+    out = np.round(x, 1) + 20
+    out[2, 1] += 0.002
+    return out
+
+
 def with_a_weighted_sum(x):
     """To every row the sum of the first feature, in which later rows weigh more."""
     return x + np.arange(len(x)) @ x[:, 0] / len(x)
@@ -54,6 +68,7 @@ LAYERS = {
     "the mean in every row": lambda x: 0 * x + x.mean(axis=0),
     "softmax down the columns": lambda x: attn_ref.softmax(x, axis=0),
     "ranks": raised_by_rank,
+    "attention, values times 100,000": lambda x: attn_ref.attention(x, x, 1e5 * x),
     # The order matters.
     "causal attention": lambda x: attn_ref.attention(x, x, x, causal=True),
     "attention with codes": lambda x: attn_ref.attention(*[x + attn_ref.sinusoidal(*x.shape)] * 3),
@@ -66,6 +81,9 @@ LAYERS = {
     "row 1 raised in its last feature": with_one_number_raised,
     "a sum in which later rows weigh more": with_a_weighted_sum,
     "rows turned round": lambda x: x[::-1].copy(),
+    "rows turned by RoPE": lambda x: attn_ref.rope(x, np.arange(len(x))),
+    "features of row 0 in reverse": with_the_first_row_turned_round,
+    "tenths around 20, one number 0.002 higher": with_a_faint_number,
     **{f"row {row} raised": with_one_row_raised(row) for row in range(7)},
 }
 
@@ -92,6 +110,8 @@ def one_row(rng):
         yield dict(layer=f"row {row} raised", x=rng.normal(size=(7, 3)))
     yield dict(layer="row 1 raised", x=rng.normal(size=(2, 2)))
     yield dict(layer="row 1 raised in its last feature", x=rng.normal(size=(5, 3)))
+    yield dict(layer="features of row 0 in reverse", x=rng.normal(size=(5, 4)))
+    yield dict(layer="rows turned by RoPE", x=rng.normal(size=(5, 4)))
 
 
 @order.criterion("effects that a rotation or a reversal of the rows would hide are found", points=1)
@@ -117,6 +137,8 @@ def rounding(rng):
     yield dict(layer="softmax down the columns", x=rng.normal(size=(12, 5)))
     yield dict(layer="attention", x=rng.normal(size=(12, 16)))
     yield dict(layer="attention with faint codes", x=rng.normal(size=(7, 4)))
+    yield dict(layer="attention, values times 100,000", x=rng.normal(size=(12, 6)))
+    yield dict(layer="tenths around 20, one number 0.002 higher", x=rng.normal(size=(8, 5)))
 
 
 order.leaves_inputs_alone(points=1)
@@ -271,6 +293,43 @@ def differences_with_their_sign(layer, x):
             if (layer(x[order]) - out[order]).max() > 1e-4:
                 return True
     return False
+
+
+@order.mistake(
+    "You compare the sum of each row. A layer that exchanges two features of one row keeps that sum. Which numbers should be compared one by one?"
+)
+def compared_by_sums_of_features(layer, x):
+    out, rng = layer(x), np.random.default_rng(0)
+    orders = [rng.permutation(len(x)) for _ in range(50)]
+    return any(np.abs(layer(x[one]).sum(axis=1) - out[one].sum(axis=1)).max() > 1e-4 for one in orders)
+
+
+@order.mistake(
+    "You compare the lengths of the rows. A layer that rotates each row by its position keeps every length. Which numbers should be compared one by one?"
+)
+def compared_by_lengths(layer, x):
+    out, rng = layer(x), np.random.default_rng(0)
+    orders = [rng.permutation(len(x)) for _ in range(50)]
+    lengths = np.linalg.norm(out, axis=1)
+    return any(np.abs(np.linalg.norm(layer(x[one]), axis=1) - lengths[one]).max() > 1e-4 for one in orders)
+
+
+@order.mistake(
+    "Your tolerance is a share of the output, so that 0.002 more on an output of 20 is forgiven, or an average over all numbers hides it. Order moves a number by more than 0.001, however large it is: which argument of `np.allclose` is about that?"
+)
+def small_shares_forgiven(layer, x):
+    out, rng = layer(x), np.random.default_rng(0)
+    orders = [rng.permutation(len(x)) for _ in range(50)]
+    return any(not np.allclose(layer(x[one]), out[one], rtol=1e-3) for one in orders)
+
+
+@order.mistake(
+    "Your line is drawn below the rounding: where outputs are large, a sum in another order differs by more than 10⁻¹², and so attention is called order-aware. The statement leaves room between 10⁻⁹ and 0.001; where in it will you draw the line?"
+)
+def line_below_rounding(layer, x):
+    out, rng = layer(x), np.random.default_rng(0)
+    orders = [rng.permutation(len(x)) for _ in range(50)]
+    return any(np.abs(layer(x[one]) - out[one]).max() > 1e-12 for one in orders)
 
 
 @order.mistake("You compare the first feature of each row only. Which numbers of a row can order change?")
@@ -692,7 +751,7 @@ def cosine_and_a_half_turned(x, positions, base=10_000.0):
 
 
 rotation.hints(
-    "With d = 2 a row is one point (a, b). For larger d, a is the first half of the row and b the second. The angles are a table, a row for each position and a column for each pair.",
+    "The first half of a row holds every a, the second every b. The angles are a table, a row for each position and a column for each pair.",
     "Angles: positions as a column times base^(-2i/d). Make both new halves from the old a and b, and put them side by side along the last axis.",
 )
 rotation.errors(
@@ -832,7 +891,27 @@ def own_base_ignored(q, k, v, base=10_000.0):
 
 
 @rotated.mistake(
-    "Half of the keys' positions run backwards: queries are numbered from the end of the text and keys from its beginning. In which direction do positions grow?"
+    "One of the two rotations uses the caller's base, the other always 10,000. Distances count only if q and k turn at the same speeds; where is `base` missing?"
+)
+def base_for_one_of_the_two(q, k, v, base=10_000.0):
+    keys = np.arange(k.shape[-2])
+    return attn_ref.attention(attn_ref.rope(q, keys[-q.shape[-2] :], base), attn_ref.rope(k, keys), v, causal=True)
+
+
+@rotated.mistake(
+    "The largest score is taken before the later keys are hidden. If a hidden key holds it, thousands above the others, every visible weight becomes 0 and the division 0/0. Which scores should take part in the maximum?"
+)
+def largest_score_of_a_hidden_key(q, k, v, base=10_000.0):
+    keys = np.arange(k.shape[-2])
+    q, k = attn_ref.rope(q, keys[-q.shape[-2] :], base), attn_ref.rope(k, keys, base)
+    scores = q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True)) * attn_ref.causal_mask(*scores.shape[-2:])
+    with np.errstate(all="ignore"):
+        return weights / weights.sum(axis=-1, keepdims=True) @ v
+
+
+@rotated.mistake(
+    "Your queries are numbered backwards, from the end of the text, and your keys from its beginning. In which direction do positions grow?"
 )
 def queries_numbered_backwards(q, k, v, base=10_000.0):
     n_q, n_k = q.shape[-2], k.shape[-2]
@@ -927,7 +1006,7 @@ def steps_spelled_out(q, k, v, base=10_000.0):
 
 rotated.hints(
     "Positions must act in the score. Which two arrays make it? Number the queries so that the last query and the last key share a position.",
-    "Turn q by its positions and k by its own, then call causal attention with the turned q, the turned k, and v as it is.",
+    "Turn q by its positions and k by its own, then call causal attention with both, and v as it is.",
 )
 rotated.errors(
     (
@@ -959,6 +1038,7 @@ def given_positions_and_base(rng):
     yield dict(x=20 * rng.normal(size=(1, 6)), positions=np.array([37]))
     yield dict(x=rng.normal(size=(4, 6)), positions=np.array([0.25, 1.5, -3.0, 2.0]))
     yield dict(x=rng.normal(size=(3, 10)), positions=np.arange(3) + 40, base=500.0)
+    yield dict(x=20 * rng.normal(size=(2, 8)), positions=np.array([1204, 1203]), base=1234.5)
 
 
 @interleaved.criterion("leading axes are carried along, and whole numbers are turned like any others", points=1)
@@ -1094,7 +1174,7 @@ interleaved.hints(
 )
 interleaved.errors(
     (
-        "ValueError: operands could not be broadcast together with shapes (5,8) (5,4)",
+        "ValueError: operands could not be broadcast together with shapes (3,8) (5,4)",
         "Half of the columns are wanted, not half of the rows. Which axis does your slice walk along?",
     ),
 )
@@ -1318,6 +1398,15 @@ def slopes_of_eight_heads(n_heads, n_q, n_k):
 
 
 @alibi.mistake(
+    "`8 // n_heads` cuts the exponent to a whole number, which is 0 for 16 heads, so all slopes are 1 there. What is 8 / 16?"
+)
+def whole_exponents_of_slopes(n_heads, n_q, n_k):
+    slopes = 2.0 ** (-(8 // n_heads) * np.arange(1, n_heads + 1))
+    distance = np.arange(n_q)[:, None] + n_k - n_q - np.arange(n_k)
+    return -slopes[:, None, None] * distance
+
+
+@alibi.mistake(
     "Your slopes always run from ½ to 1/256, evenly in their exponents, which is right for 8 heads. With 4 heads the first is 2^(-8/4). What is it?"
 )
 def slopes_between_the_same_ends(n_heads, n_q, n_k):
@@ -1404,7 +1493,7 @@ def lists_of_lists(n_heads, n_q, n_k):
 
 
 alibi.hints(
-    "Begin with a table (n_q, n_k) of how many steps back each key lies. The slopes are n_heads numbers. With two extra axes of length 1 each multiplies a whole table.",
+    "Begin with a table (n_q, n_k) of how many steps back each key lies. The slopes are n_heads numbers, one for each table.",
     "The queries' positions as a column, minus the keys' as a row: the distance. Times the negative slopes, (n_heads, 1, 1).",
 )
 alibi.errors(
@@ -1455,7 +1544,7 @@ def bases_and_factors(rng):
     for method in ("interpolation", "ntk"):
         yield dict(positions=np.arange(6), d=8, factor=1.5, method=method, base=500.0)
         yield dict(positions=np.array([41]), d=4, factor=3, method=method, base=500_000)
-        yield dict(positions=np.array([0.5, 7.25, 3.0]), d=6, factor=1, method=method)
+        yield dict(positions=np.array([0.1, 7.3, 3.0]), d=6, factor=1, method=method)
         yield dict(positions=np.array([0.5, 7.25, 3.0, 90.0]), d=6, factor=2.5, method=method)
 
 
@@ -1503,6 +1592,37 @@ def exponent_upside_down(positions, d, factor, method, base=10_000.0):
         positions = np.asarray(positions) / factor
     else:
         base = base * factor ** ((d - 2) / d)
+    return np.asarray(positions)[:, None] * attn_ref.rotary_frequencies(d, base)
+
+
+@stretch.mistake(
+    "`factor ** d / (d - 2)` is a power divided by d - 2: powers bind before divisions. Which part should be the exponent?"
+)
+def only_d_in_the_exponent(positions, d, factor, method, base=10_000.0):
+    if method == "interpolation":
+        positions = np.asarray(positions) / factor
+    else:
+        base = base * float(factor) ** d / (d - 2)
+    return np.asarray(positions)[:, None] * attn_ref.rotary_frequencies(d, base)
+
+
+@stretch.mistake("Your base grows by factor², which is right for d = 4 only. What is d/(d-2) for d = 8?")
+def always_squared(positions, d, factor, method, base=10_000.0):
+    if method == "interpolation":
+        positions = np.asarray(positions) / factor
+    else:
+        base = base * factor**2
+    return np.asarray(positions)[:, None] * attn_ref.rotary_frequencies(d, base)
+
+
+@stretch.mistake(
+    "`d // (d - 2)` cuts the exponent to a whole number: 2 for d = 4, as it should be, and 1 for every larger d. What is 8 / 6?"
+)
+def exponent_cut_to_a_whole_number(positions, d, factor, method, base=10_000.0):
+    if method == "interpolation":
+        positions = np.asarray(positions) / factor
+    else:
+        base = base * factor ** (d // (d - 2))
     return np.asarray(positions)[:, None] * attn_ref.rotary_frequencies(d, base)
 
 

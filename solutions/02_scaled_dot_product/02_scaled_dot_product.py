@@ -266,7 +266,7 @@ def attention_scores(q, k, scale=None):
 one_query = np.array([[2.0, 0.0, 0.0, 0.0]])
 two_keys = np.array([[3.0, 0.0, 0.0, 0.0], [1.0, 5.0, 0.0, 0.0]])
 print(attention_scores(one_query, two_keys))
-print(attention_scores(np.ones((2, 3, 5, 7)), np.ones((2, 3, 4, 7))).shape)
+print(np.shape(attention_scores(np.ones((2, 3, 5, 7)), np.ones((2, 3, 4, 7)))))
 
 # %% check="2.3"
 check("2.3", attention_scores)

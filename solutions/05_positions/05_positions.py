@@ -36,7 +36,7 @@ out, out_swapped = attn_ref.attention(x, x, x), attn_ref.attention(swapped, swap
 guess(my_guess, measured=round(np.abs(out[2] - out_swapped[2]).max(), 9))
 
 # %% [markdown]
-# Side by side, feature by feature:
+# Feature by feature:
 
 # %%
 both = {"the cat sat on the mat": out[2], "the mat sat on the cat": out_swapped[2]}
@@ -73,8 +73,8 @@ print("largest difference:", np.abs(out_shuffled - out[shuffle]).max())
 # Write `order_matters(layer, x)`. `layer` is a function that takes an (n, d) array and returns one of the same shape;
 # `x` is (n, d) with n ≥ 2 rows of random numbers. Return False if the output rows follow every reordering of the rows
 # of `x`, and True otherwise. An effect of order may show in some orders and stay hidden in others: it may concern a
-# single row or a single number, or treat both ends alike, or only mix neighbours. Rounding moves outputs by less than
-# 10⁻⁹, order by more than 0.001. `x` must stay as it was.
+# single row or a single number, be the same from either end, or only mix neighbours. Rounding moves outputs by less
+# than 10⁻⁹, order by more than 0.001. `x` must stay as it was.
 #
 # By hand: let the layer add 1 to its first row and let x have the rows 5 and 7, so the output is 6 and 7. With the rows
 # swapped it is 8 and 5, where 7 and 6 would follow the swap. Order matters.
@@ -109,8 +109,7 @@ check("5.1", order_matters)
 
 # %% [markdown]
 # A causal mask lets order in, since the first token sees one key and the last sees all. It is a weak hint, as you will
-# measure, though deep models can count by it (Haviv and others, 2022). Nearly all models add another: to the
-# embeddings, to the queries and keys, or to the scores.
+# measure. Nearly all models add another: to the embeddings, to the queries and keys, or to the scores.
 
 # %% [markdown]
 # ## Into the embeddings: a code for every position
@@ -119,16 +118,16 @@ check("5.1", order_matters)
 # (2019) **learn** a table with a row for each position, 512 rows and 1,024. But the table ends, and a row that training
 # seldom reached is as good as random.
 #
-# Adding the position itself would drown the word at position 5,000. The numbers should stay small and still tell 5,000
-# places apart. Clocks do that with hands.
+# Adding the position itself would drown the word at position 5,000. Clocks tell many moments apart with small numbers:
+# with hands.
 
 # %% [markdown]
 # ### Hands of many speeds
 #
 # A second hand tells close moments apart; an hour hand tells morning from noon. The **sinusoidal** code gives each
 # position d/2 hands. At position p, hand i has turned by the angle p / 10000^(2i/d), and is stored as the sine and the
-# cosine of its angle. The analogy breaks in one place: a clock's hands turn 60 or 12 times to one turn of the next, and
-# these speeds do not fit together.
+# cosine of its angle. The analogy breaks in one place: a clock repeats itself after twelve hours. Here no turn takes a
+# whole number of positions, so no code comes back.
 
 # %%
 codes = attn_ref.sinusoidal(64, 8)
@@ -194,10 +193,10 @@ plots.matrix(codes @ codes.T, title="code · code, d = 64", unit="dot product")
 #
 # $$(a \cos\theta - b \sin\theta,\;\; a \sin\theta + b \cos\theta)$$
 #
-# and θ is the position times a speed. Here is one vector at six positions, with a speed of 0.5 radians.
+# and θ is the position times a speed. Here is one vector at six positions, with a speed of 0.3 radians.
 
 # %%
-turned = {f"at {p}": (1.2 * np.cos(0.5 * p), 1.2 * np.sin(0.5 * p)) for p in range(6)}
+turned = {f"at {p}": (1.2 * np.cos(0.3 * p), 1.2 * np.sin(0.3 * p)) for p in range(6)}
 plots.arrows(turned, title="one vector at six positions", shown=["at 0"])
 
 # %% [markdown]
@@ -211,10 +210,10 @@ plots.arrows(turned, title="one vector at six positions", shown=["at 0"])
 # %% [markdown]
 # ### Exercise 5.3 · Turn instead of add (6 points · 15 min · about 5 lines)
 #
-# Write `rope(x, positions, base=10_000.0)`. `x` is (..., n, d) with d even, and may hold whole numbers; `positions` holds
-# one number for each of the n rows, in any order, fractions and negative ones too. In each row, number i and number
-# i + d/2 form a pair, for i = 0, …, d/2 - 1. Turn that pair by the angle position · base^(-2i/d), with number i as a and
-# number i + d/2 as b. Return a new array of x's shape; fractions in it are kept. The inputs must stay as they were.
+# Write `rope(x, positions, base=10_000.0)`. `x` is (..., n, d) with d even; `positions` is an array (n,), a number for
+# each row, in any order, fractions and negative ones too. In each row, number i and number i + d/2 form a pair, for i =
+# 0, …, d/2 - 1. Turn that pair by the angle position · base^(-2i/d), with number i as a and number i + d/2 as b. Return
+# a new array of x's shape, with fractions even where x holds whole numbers. The inputs must stay as they were.
 #
 # By hand: the row (1, 0) at position π/2 becomes (0, 1). The row (1, 0, 0, 1) at position 1 has the pairs (1, 0) and
 # (0, 1), turned by 1 and by 0.01. It becomes (0.5403, -0.0100, 0.8415, 0.99995).
@@ -233,8 +232,8 @@ def rope(x, positions, base=10_000.0):
 
 
 # %% try="5.3"
-print(rope(np.array([[1.0, 0.0]]), np.array([np.pi / 2])).round(4))
-print(rope(np.array([[1.0, 0.0, 0.0, 1.0]]), np.array([1])).round(4))
+print(np.round(rope(np.array([[1.0, 0.0]]), np.array([np.pi / 2])), 4))
+print(np.round(rope(np.array([[1.0, 0.0, 0.0, 1.0]]), np.array([1])), 4))
 
 # %% check="5.3"
 check("5.3", rope)
@@ -263,11 +262,11 @@ def rotated_score(p, j):
 q, k = np.random.default_rng(3).normal(size=(2, 1, 64))
 for places in ((7, 3), (1007, 1003), (7, 4)):
     print(places, f"{rotated_score(*places):.4f}")
-guess(my_guess, measured=round(rotated_score(1007, 1003) - rotated_score(7, 3), 6))
+guess(my_guess, measured=round(abs(rotated_score(1007, 1003) - rotated_score(7, 3)), 6))
 
 # %% [markdown]
 # At distance 4 the score is the same anywhere, but for rounding; at distance 3 it is another. Now put one vector
-# everywhere, as query and as key.
+# everywhere, as query and key.
 
 # %%
 same = np.ones((9, 8))
@@ -276,8 +275,8 @@ turned = attn_ref.rope(same, positions, base=100.0)
 plots.scores(attn_ref.attention_scores(turned, turned), title="equal vectors, turned by their positions")
 
 # %% [markdown]
-# Stripes again, this time in the scores themselves. For d = 64 and base 10,000 the fastest pair is back where it began
-# after 6.3 positions. How many does the slowest need?
+# Stripes again. For d = 64 and base 10,000 the fastest pair is back where it began after 6.3 positions. How many does
+# the slowest need?
 
 # %%
 my_guess = None  # your guess: the wavelength of the slowest pair, in positions
@@ -287,7 +286,7 @@ wavelengths = 2 * np.pi / attn_ref.rotary_frequencies(64)
 guess(my_guess, measured=wavelengths[-1], unit="positions")
 
 # %% [markdown]
-# Over 40,000. Here are all 32 pairs.
+# Over 40,000. All 32 pairs:
 
 # %%
 lines = {"wavelength": wavelengths, "a text of 4,096 tokens": np.full(32, 4096.0)}
@@ -304,8 +303,8 @@ plots.lines(range(32), lines, "RoPE, d = 64, base 10,000", "pair", "positions fo
 # is (..., n_k, d_v), with the same leading axes or none, d even, d_v any size, n_q ≤ n_k. The keys stand at the
 # positions 0 to n_k - 1, the queries at the last n_q of these, as when a text is continued. Queries and keys are
 # turned, values are not. Return the output (..., n_q, d_v). The scale is 1/√d; scores may be in the thousands, on
-# either side of 0; no input may be written to. You may build on your `rope`, and on `attn_ref.rope` and
-# `attn_ref.attention(..., causal=True)`, which aligns bottom-right.
+# either side of 0; no input may be written to. You may build on `rope`, yours or that of `attn_ref`, and on
+# `attn_ref.attention(..., causal=True)`, aligned bottom-right.
 #
 # By hand: the keys (1, 0) and (0, 0), the values 4 and 8, and one query (2, 0), which stands at position 1. Turned, it
 # is (2 cos 1, 2 sin 1). Its scores are 2 cos 1 / √2 = 0.764 and 0, its weights 0.682 and 0.318, its output 5.27.
@@ -336,8 +335,8 @@ check("5.4", rope_attention)
 # %% [markdown]
 # ### Break it: a bug that whole texts cannot show
 #
-# This function numbers its queries from 0, which is right on a whole text. Then the last token asks alone, as when a
-# model writes word by word.
+# This function numbers its queries from 0. First it reads a whole text; then the last token asks alone, as when a model
+# writes word by word.
 
 
 # %%
@@ -370,8 +369,7 @@ pairs = {name: attn_ref.rope(ones, [1], pairing=name)[:, 0] for name in ("half",
 plots.matrices(pairs, title="where each number goes")
 
 # %% [markdown]
-# The sine of the fastest pair, 0.84, shows the partner of number 0: column 3 on the left, column 1 on the right. That
-# also tests code you did not write.
+# The sine of the fastest pair, 0.84, shows the partner of number 0: column 3 on the left, column 1 on the right.
 
 # %% [markdown]
 # ### Exercise 5.5 · The other pairing (5 points · 8 min · about 5 lines)
@@ -398,7 +396,7 @@ def rope_interleaved(x, positions, base=10_000.0):
 
 
 # %% try="5.5"
-print(rope_interleaved(np.array([[1.0, 0.0, 0.0, 0.0]]), np.array([np.pi / 2])).round(4))
+print(np.round(rope_interleaved(np.array([[1.0, 0.0, 0.0, 0.0]]), np.array([np.pi / 2])), 4))
 
 # %% check="5.5"
 check("5.5", rope_interleaved)
@@ -434,9 +432,9 @@ print("same:", np.allclose(complex_way, attn_ref.rope(some, np.arange(7), pairin
 # ### Exercise 5.6 · A checkpoint changes its pairing (5 points · 10 min · about 3 lines)
 #
 # Write `to_half_split(w, n_heads)`. `w` is (d_model, n_heads · d) with d even, and x @ w holds the queries (or keys) of
-# all heads side by side: columns 0 to d-1 belong to head 0, the next d to head 1, and so on. They were trained for the
-# interleaved pairing. Return a new matrix of the same shape in which each head has its even columns first, 0, 2, 4, …,
-# and then its odd ones, 1, 3, 5, …, counted within the head. `w` may hold whole numbers and must stay as it was.
+# all heads side by side: columns 0 to d-1 of w belong to head 0, the next d to head 1, and so on. `w` was trained for
+# the interleaved pairing. Return a new matrix of the same shape in which each head has its even columns first, 0, 2, 4,
+# …, and then its odd ones, 1, 3, 5, …, counted within the head. `w` may hold whole numbers and must stay as it was.
 #
 # By hand: with one head, the columns a b c d e f become a c e b d f. As three heads of two columns each they stay as
 # they are.
@@ -490,16 +488,15 @@ prices = {f"slope 1/{2 ** (h + 1)}": np.exp(-back / 2 ** (h + 1)) for h in (0, 2
 plots.lines(back, prices, "What distance leaves of a weight", "places back", "factor", logy=True)
 
 # %% [markdown]
-# On this logarithmic axis, slope ½ leaves less than a hundredth ten places back; slope 1/256 hardly notices 32. Each
-# head has a horizon of its own.
+# Slope ½ leaves less than a hundredth ten places back; slope 1/256 hardly notices 32.
 
 # %% [markdown]
 # ### Exercise 5.7 · A price for distance (5 points · 10 min · about 4 lines)
 #
-# Write `alibi_bias(n_heads, n_q, n_k)`, what ALiBi adds to the scores. n_heads is a power of two (1, 2, 4, …), and
-# 1 ≤ n_q ≤ n_k. The result is (n_heads, n_q, n_k). Query i stands at p = i + n_k - n_q, bottom-right aligned. For the keys
-# j ≤ p the entry of head h is -slope_h · (p - j) with slope_h = 2^(-8(h+1)/n_heads), h counted from 0. Entries of later
-# keys are hidden by the causal mask anyway: put there what you like.
+# Write `alibi_bias(n_heads, n_q, n_k)`, what ALiBi adds to the scores. n_heads is a power of two (1, 2, 4, …), and 1 ≤
+# n_q ≤ n_k. The result is (n_heads, n_q, n_k). Query i stands at p = i + n_k - n_q, bottom-right aligned. For the keys
+# j ≤ p the entry of head h is -slope_h · (p - j) with slope_h = 2^(-8(h+1)/n_heads), h counted from 0. Later keys are
+# masked anyway: put there what you like.
 #
 # By hand: with 8 heads, 2 queries and 3 keys, head 0 has the slope ½. Query 0 stands at 1 and its row is -0.5, 0 and
 # anything. Query 1 stands at 2: -1, -0.5, 0.
@@ -530,8 +527,8 @@ check("5.7", alibi_bias)
 # %% [markdown]
 # ### Count, then time
 #
-# Turning q and k takes 4 · n · d multiplications; the scores take n² · d. At 1,024 tokens the turns are one part in 256
-# of the scores. Sines, cosines and copies come on top.
+# Turning q and k takes 4 · n · d multiplications; the scores take n² · d. At 1,024 tokens that is one part in 256. And
+# on the clock?
 
 # %%
 q, k = np.random.default_rng(0).normal(size=(2, 1024, 64))
@@ -545,17 +542,16 @@ ratio = timings["attention"].median_s / timings["turn q and k"].median_s
 print(f"attention takes {ratio:.0f} times as long as turning q and k", bench.machine(), sep="\n")
 
 # %% [markdown]
-# The share of turning sinks as texts grow. ALiBi's table for 8 heads and 1,024 tokens would hold 8 million numbers;
-# fast code computes them where they are needed.
+# Far from 256: sines, cosines and copies cost more than the multiplications. The share of turning sinks as texts grow.
 
 # %% [markdown]
 # ## Longer than anything it was trained on
 #
-# “The longer the sequence, the better”, people say. Test it in a language where length makes no difference, so that
-# only the positions can be to blame.
+# “The longer, the better”, people say. Test it in a language where length makes no difference, so that only positions
+# can be to blame.
 #
-# `attn_ref.echoes` has one, of 16 words. Nine times in ten the next word is an **echo** of the word 1 to 8 places back,
-# each as likely. Otherwise it is any word. Whoever knows the last eight words knows all there is to know.
+# `attn_ref.echoes` has one, of 16 words. Nine times in ten the next word is an **echo** of one of the last eight, each
+# as likely. Otherwise it is any word. Nothing older helps.
 
 # %%
 texts = echoes.documents(100, 137, np.random.default_rng(7))
@@ -563,12 +559,12 @@ same = [np.mean(texts[:, 64:] == texts[:, 64 - m : -m]) for m in range(1, 65)]
 plots.lines(range(1, 65), {"same word": same}, "Words return", "places back", "share that is the same word")
 
 # %% [markdown]
-# Up to 8 places back more than half of all words are the same. Beyond, the share sinks, so the place of a word matters.
+# Up to 8 places back more than half of all words are the same; beyond, the share sinks.
 #
 # The model, `EchoReader`, is one causal attention with 4 heads of d = 16, and learns its queries and keys by gradient
-# descent. Add up its weights over all places where a word stands: that is the chance it gives this word to come next.
-# Its loss is -log of the chance of the word that came, counted here *beyond the best possible reader*, who knows the
-# language.
+# descent. Its weights on the places where a word stands, averaged over the heads, are nine tenths of its bet on that
+# word; the last tenth is spread over all 16. Its loss is -log of the chance it gave to the word that came, counted here
+# *beyond the best possible reader*, who knows the language.
 
 # %% experiment="5.train"
 kinds = {"none": None, "sinusoidal": "sinusoidal", "learned": "learned", "RoPE": "rope", "ALiBi": "alibi"}
@@ -603,7 +599,7 @@ my_guess = None  # your guess: RoPE's loss with 97 to 136 words read; without po
 guess(my_guess, measured=average(losses["RoPE"], 97, 136), unit="nats")
 
 # %% [markdown]
-# All readers over the whole length, in blocks of eight words:
+# All readers, in blocks of eight words:
 
 # %% experiment="5.all_lengths"
 ends = np.arange(16, 137, 8)  # the last number of words read in each block of eight
@@ -611,8 +607,8 @@ blocks = {name: values[8:136].reshape(16, 8).mean(axis=1) for name, values in lo
 plots.lines(ends, blocks, "Trained on 32 words", "words read", "loss beyond the best (nats)")
 
 # %% [markdown]
-# Up to 32 words the four lie at the bottom. Then sinusoids, the learned table and RoPE climb steeply, and RoPE ends
-# *above* the reader without positions. ALiBi does not notice the border.
+# Up to 32 words the four lie at the bottom. Then sinusoids, the learned table and RoPE climb steeply, and the
+# last two end *above* the reader without positions. ALiBi does not notice the border.
 #
 # Learned rows beyond 32 are as random as on the first day. Sinusoids bring sums that no matrix was trained for. And
 # RoPE meets distances of 32 and more for the first time. Where does its last query read?
@@ -682,7 +678,7 @@ check("5.8", stretched_angles)
 # %% [markdown]
 # How much slower does each pair become? In a third method, **YaRN** (Peng and others, 2023), pairs that turn often
 # within the trained length keep their speed, pairs that turn less than once are interpolated, and between them lies a
-# ramp.
+# ramp. (Its scaling of the scores is left out.)
 
 # %%
 plain = attn_ref.rotary_frequencies(16)
@@ -731,7 +727,7 @@ for name, values in stretched.items():
 # %% [markdown]
 # Interpolation is flat over the whole length, at a poor level until 60 steps of training bring it near 0. NTK costs
 # little near and carries to twice the length; at four times it fails, because its middle pairs still meet new angles.
-# YaRN is flat too, at about half of interpolation's price.
+# YaRN is flat too, at half of interpolation's price or less.
 
 # %% [markdown]
 # ### A silent bug, measured
@@ -794,12 +790,10 @@ plots.bars(both, ["wrong pairing", "reordered"], "9 to 32 words read", "loss bey
 # %% [markdown]
 # ## In real systems
 #
-# The first transformer (2017) used sinusoids. T5 (2019) learns a bias for each range of distances. BLOOM (2022) and MPT
-# (2023) use ALiBi.
+# The first transformer (2017) used sinusoids. BLOOM (2022) and MPT (2023) use ALiBi.
 #
 # Most open models since Llama (2023) use RoPE, and train it for length: Code Llama (2023) continued with base
-# 1,000,000, Llama 3 (2024) has 500,000. Llama 3.1 (2024) slows only its slow pairs, by 8. A KV cache (chapter 09)
-# usually stores keys already turned.
+# 1,000,000, Llama 3 (2024) has 500,000. Llama 3.1 (2024) slows only its slow pairs, by 8.
 
 # %% [markdown]
 # ## Takeaways
@@ -821,9 +815,8 @@ progress(5)
 # - Vaswani and others, *Attention Is All You Need* (2017), section 3.5.
 # - Su and others, *RoFormer: Enhanced Transformer with Rotary Position Embedding* (2021).
 # - Press, Smith and Lewis, *Train Short, Test Long* (2021), the paper of ALiBi.
-# - Haviv and others, *Transformer Language Models without Positional Encodings Still Learn Positional Information* (2022).
 # - Chen and others, *Extending Context Window of Large Language Models via Positional Interpolation* (2023); Peng and
 #   others, *YaRN* (2023), on NTK too.
-# - Liu and others, *Lost in the Middle: How Language Models Use Long Contexts* (2023).
+# - Liu and others, *Lost in the Middle* (2023).
 #
 # Next: chapter 06, where several heads look at once.
