@@ -40,7 +40,9 @@ Kernels
 26. `tiled`       attention tile by tile: the specification of the kernels
 27. `numba_compile`, `numba_exp2`, `numba_steps`, `numba_forward`, `numba_backward`, `numba_decode`,
     `numba_backend`, `flash`   the same on a CPU, compiled
-28. `triton_tiles`, `triton_forward`, `triton_backward`, `triton_decode`, `triton_tuning`, `triton_backend`,
+28. `triton_here`, `triton_lessons`   Triton kernels as small as a lesson
+    `triton_watch`, `triton_read`   who touches what in a kernel, and what a compiler makes of it
+    `triton_tiles`, `triton_forward`, `triton_backward`, `triton_decode`, `triton_tuning`, `triton_backend`,
     `triton_aot`   the same on a GPU
 29. `autograd`    kernels in torch's graph
 

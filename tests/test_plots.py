@@ -36,6 +36,7 @@ PICTURES = {
     "head_view": lambda: plots.head_view(np.stack([SHARES] * 5), WORDS[:2], WORDS, "heads", only=1),
     "head_lines": lambda: plots.head_lines(np.stack([SHARES] * 5), WORDS[:2], WORDS, "lines", head=1),
     "roofline": lambda: plots.roofline({"decode": 1.0, "prefill": (400, 3e14)}, 989e12, 3.35e12),
+    "programs": lambda: plots.programs({"x": [0, 0, 1, -1], "out": [[0, -2], [1, 1]]}, "who"),
     "slots": lambda: plots.slots({"block 0": [("a", "a0"), ("a", "a1")], "block 1": [("b", "b0"), None]}, "a pool"),
     "tile_walk": lambda: plots.tile_walk(37, 53, 8, 16, causal=True, step=5),
     "time_and_memory": lambda: plots.time_and_memory(
@@ -56,6 +57,7 @@ TOLD = {
     "head_lines": "5 heads of 2 queries and 3 keys. Head 1: the strongest link is the → sat (0.67).",
     "roofline": "peak 989 TFLOP/s, ridge at 295 FLOP/byte. decode: 1 FLOP/byte, ≤ 3.35 TFLOP/s, bound by memory; "
     "prefill: 400 FLOP/byte, 30% of the roof, bound by compute",
+    "programs": "x, 4, program 0 has 2, program 1 has 1, 1 touched by nobody; out, 2 by 2, program 0 has 1, ",
     "slots": "Slots of memory “a pool”. block 0: a0, a1; block 1: b0, free",
     "tile_walk": "5 by 4 tiles of 8 queries and 16 keys: 9 computed whole, 5 masked inside, 6 skipped. "
     "Step 5 is at tile row 2, column 0.",
@@ -351,6 +353,16 @@ WRONG = {
         "endless speed": (({"a": (1, np.inf)}, 1e12, 1e11), {}, "point 'a' must be finite"),
         "no peak": (({"a": 1}, 0, 1e11), {}, "peak_flops_per_s must be greater than 0"),
         "a bandwidth in words": (({"a": 1}, 1e12, "3 TB/s"), {}, "bytes_per_s must be a number"),
+    },
+    "programs": {
+        "a bare map": (([0, 1],), {}, "named_maps must be a dictionary such as"),
+        "nothing": (({},), {}, "named_maps is empty"),
+        "fractions": (({"x": [0.5]},), {}, "x must hold whole numbers, got dtype float64"),
+        "truth values": (({"x": [True]},), {}, "x must hold whole numbers, got dtype bool"),
+        "text": (({"x": "01"},), {}, "x must"),
+        "nothing at all": (({"x": None},), {}, "x must"),
+        "three axes": (({"x": np.zeros((2, 2, 2), int)},), {}, "x needs a shape .* got .2, 2, 2."),
+        "an empty map": (({"x": np.zeros((0, 2), int)},), {}, "x needs a shape"),
     },
     "slots": {
         "bare rows": (([[None]],), {}, "rows must be a dictionary"),

@@ -15,6 +15,7 @@ from attn_ref.plots.heads import head_view
 from attn_ref.plots.live import Live
 from attn_ref.plots.maps import formula, mask, masks, matrices, matrix, scores, weights
 from attn_ref.plots.memory import slots
+from attn_ref.plots.programs import programs
 from attn_ref.plots.roofline import roofline
 from attn_ref.plots.scaling import time_and_memory
 from attn_ref.plots.style import Picture
@@ -37,6 +38,7 @@ __all__ = [
     "masks",
     "matrices",
     "matrix",
+    "programs",
     "roofline",
     "scores",
     "slots",

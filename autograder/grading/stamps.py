@@ -16,7 +16,15 @@ JUDGES = ("evidence", "exercise", "runner", "compare", "judge")
 # Parts of grading/ that only carry results about.
 CARRIERS = ("breaches", "copies", "gather", "gradebook", "intake", "one", "results", "run", "stamps", "whose")
 CARRIERS += ("workers",)
-REFERENCE_ASIDE = ("bench", "plots", "sentence", "diagnose", "triton_aot")  # parts of attn_ref that judge nothing
+REFERENCE_ASIDE = (
+    "bench",
+    "plots",
+    "sentence",
+    "diagnose",
+    "triton_aot",
+    "triton_read",
+    "triton_watch",
+)  # parts of attn_ref that judge nothing
 
 
 @cache
