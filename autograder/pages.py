@@ -106,7 +106,9 @@ def head(number, root):
     path = root / "solutions" / folder / f"{folder}.py"
     lines = path.read_text(encoding="utf-8").splitlines()
     top = "\n".join(line.removeprefix("#").strip() for line in lines[: lines.index("# %% [markdown]", 20)])
-    found = re.search(r"^# (\d\d) · (.+)\n\n((?:.+\n)+)\n(\d+) min(?:, [^·]+)? · CPU[^·]* · (.+) · needs (.+)$", top, re.M)
+    found = re.search(
+        r"^# (\d\d) · (.+)\n\n((?:.+\n)+)\n(\d+) min(?:, [^·]+)? · CPU[^·]* · (.+) · needs (.+)$", top, re.M
+    )
     if not found:
         raise BuildError(f"{path}: the head reads # NN · Title, a promise, and N min · CPU · library · needs NN")
     _, title, promise, minutes, runs_on, needs_words = found.groups()

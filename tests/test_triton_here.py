@@ -4,7 +4,13 @@ import os
 import subprocess
 import sys
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
+
+from autograder.answers import fill, source_of
+from autograder.build import ROOT, release_bytes
+from autograder.exercise import load_chapter
 
 KERNEL = """
 import sys
@@ -52,3 +58,26 @@ double[lambda meta: (triton.cdiv(5, meta["BLOCK"]),)](x, out, 5)
 print(out.tolist())
 """
     assert python(code, hide=False) == ["[0.0, 2.0, 4.0, 6.0, 8.0]"]
+
+
+@pytest.mark.slow
+def test_without_triton_chapter_12_runs_to_its_end_and_no_exercise_is_failed(tmp_path, monkeypatch):
+    (tmp_path / "triton").mkdir()
+    (tmp_path / "triton" / "__init__.py").write_text("raise ImportError('there is none')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    release = nbformat.reads(release_bytes("12_triton_kernel").decode(), as_version=4)
+    exercises = load_chapter(12).exercises.values()
+    given = {one.id: source_of(one.variants[0], one.name) for one in exercises}
+    notebook = fill(release, given)
+    NotebookClient(
+        notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()  # raises at an error
+    cells = {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
+    for exercise in exercises:
+        text = str(cells[f"check-{exercise.id.replace('.', '-')}"].outputs)
+        assert "not available here: triton is not installed" in text and "Nothing is lost" in text
+    outputs = [output for cell in cells.values() for output in cell.outputs]
+    assert not [one for one in outputs if one.get("name") == "stderr"]
+    errors = {one.ename for one in outputs if one.output_type == "error"}
+    assert errors == {"NotHere"}
+    assert sum("image/png" in str(cell.outputs) for cell in cells.values()) >= 2  # what needs no kernel is drawn
