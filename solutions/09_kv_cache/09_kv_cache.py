@@ -4,7 +4,7 @@
 # You write text without computing it again at every token, and hold each cache to one sentence: **however a text is cut
 # into chunks, the result is that of computing everything at once**.
 #
-# 150 min · CPU · PyTorch (`make lab EXTRAS=torch`) · needs 05, 06, 08
+# 165 min · CPU · PyTorch (`make lab EXTRAS=torch`) · needs 05, 06, 08
 
 # %% [markdown]
 # When you have finished, you will be able to
@@ -108,8 +108,7 @@ title = "Who reads whom; the last row is new"
 plots.weights(weights[0, 0], sentence.TOKENS, sentence.TOKENS, title, allowed=attn_ref.causal_mask(6, 6))
 
 # %% [markdown]
-# When “mat” arrives, five rows are done. The last is one query against six keys, five of which are at hand. Here the
-# whole map is computed row after row.
+# When “mat” arrives, five rows are done; the last is one query against six keys. Here the map is computed row by row.
 
 # %%
 cache = attn_ref.KVCache()
@@ -121,10 +120,10 @@ for p in range(6):
     print(f"{sentence.TOKENS[p]:4} reads {keys.shape[2]} keys, off by {off:.0e}")
 
 # %% [markdown]
-# Each row agrees with the map: the sentence above holds for the finest cut, into single tokens.
+# The sentence above holds for the finest cut, into single tokens.
 
 # %% [markdown]
-# ### Exercise 9.1 · Keep what is final (6 points · 12 min · about 6 lines)
+# ### Exercise 9.1 · Keep what is final (6 points · 10 min · about 6 lines)
 #
 # Write `KVCache` with the method `append(k, v)`. k is (B, H, n, d), v is (B, H, n, d_v); n ≥ 1 may differ from append
 # to append. It returns all keys and all values, oldest first, in their dtype: (B, H, length, d) and (B, H, length,
@@ -174,8 +173,8 @@ check("9.1", KVCache)
 # %% [markdown]
 # ### Joining copies everything, every time
 #
-# A cache that joins old and new copies all old rows for each new token. The alternative is a buffer with room to spare,
-# doubled when it is full, as in `attn_ref.KVCache`.
+# A cache that joins copies all old rows for each new token. The alternative is a buffer with room to spare, doubled
+# when it is full, as in `attn_ref.KVCache`.
 
 # %%
 n = 2 ** np.arange(3, 13)
@@ -201,8 +200,7 @@ found = {name: attn_ref.attention_scores(q, keys)[0, 0, 0] for name, q in asked.
 plots.lines(range(16), found, "Score of equal keys", "position of the key", "score")
 
 # %% [markdown]
-# From 16 the nearest key scores highest, from 0 the oldest. No shape is wrong and no error is raised; the text gets
-# worse as it gets longer.
+# From 16 the nearest key scores highest, from 0 the oldest. No error is raised; the text gets worse as it gets longer.
 
 # %% [markdown]
 # ### The newest query needs no mask, and must not get the wrong one
@@ -346,8 +344,8 @@ title = "One more token for a text of this length"
 plots.lines(lengths, speed, title, "length", "tokens per second", logx=True, logy=True)
 
 # %% [markdown]
-# With caches one position goes through the matrices whatever the length is, and only attention reads more. Without them
-# speed falls about as 1 / length or faster. At 512 tokens the factor is more than 5, and it grows.
+# With caches one position goes through the matrices, and only attention reads more as the text grows. Without them
+# speed falls about as 1 / length or faster. At 512 tokens the factor is more than 5.
 #
 # The price is memory. Chapter 08's ledger says 2 · 4 layers · 128 numbers · 4 bytes = 4 KiB a token here.
 
@@ -365,8 +363,8 @@ plots.lines(range(1, 513), both, "Memory kept between two tokens", "length", "Ki
 # %% [markdown]
 # ## A prompt in chunks
 #
-# Writing token by token is called **decoding**; taking in a prompt is called **prefill**. A prompt may pass at once. In
-# the plain formula that takes an n × n table of scores in every head, and all other texts wait. So servers cut it into
+# Writing token by token is called **decoding**; taking in a prompt is called **prefill**. A prompt may pass at once,
+# with a table of n × n scores in every head, while the other texts that a server is writing wait. So it is cut into
 # **chunks**. Here six tokens arrive in twos.
 
 # %%
@@ -374,16 +372,16 @@ whole = attn_ref.causal_mask(6, 6)
 plots.masks({"all at once": whole, "chunk 1": whole[:2], "chunk 2": whole[2:4], "chunk 3": whole[4:]})
 
 # %% [markdown]
-# The strips are the rows of the first map. When chunk 2 attends, the cache holds four positions, so its strip ends
-# after key 3. What was kept before is open to the whole chunk; within the chunk nobody sees who comes later.
+# Each strip is two rows of the first map. What was kept before is open to the whole chunk; within it nobody sees who
+# comes later. When chunk 2 attends, keys 4 and 5 do not exist yet.
 
 # %% [markdown]
 # ### Exercise 9.4 · A prompt in chunks (6 points · 15 min · about 8 lines)
 #
 # Write `prefill_in_chunks(q, k, v, cache, chunk)`. q is (B, H, n, d), k (B, H_kv, n, d), v (B, H_kv, n, d_v), n ≥ 1,
 # turned already; H_kv divides H. Take `chunk` ≥ 1 positions at a time, at the end what is left: append the chunk's k
-# and v to `cache`, then let its queries attend causally to all that `append` returns. The cache may have held positions
-# before. Return the outputs of all n, (B, H, n, d_v), with scale 1/√d; q, k and v must stay as they were.
+# and v to `cache`, then let its queries attend causally to all that this `append` returns. The cache may have held
+# positions before. Return the outputs of all n, (B, H, n, d_v), with scale 1/√d; q, k and v must stay as they were.
 # `attn_ref.attention` and `attn_ref.causal_mask` may be used.
 #
 # By hand: zeros for q and k, values 2, 4, 9, 1 and chunks of 2 give the averages so far, 2, 3, 5, 4.
@@ -450,9 +448,9 @@ decimals = {name: -np.log10(np.maximum(values[:6], 1e-16)) for name, values in f
 plots.bars(decimals, chunks[:6], "Decimals that agree with one call", "decimals", limit=18)
 
 # %% [markdown]
-# Two are rounding, about 10⁻¹⁵ in float64 and 10⁻⁶ in float32: sums in another order. The mistake moves logits by
-# nearly their own size; a tolerance in between tells them apart. The written text may not, since an argmax often
-# survives a wrong cache for a while.
+# Two are rounding, about 10⁻¹⁵ in float64 and 10⁻⁶ in float32: sums in another order. The mistake moves a logit by
+# about 0.3 or more; a tolerance in between tells them apart. The written text may not: an argmax often survives a wrong
+# cache for a while.
 
 # %% [markdown]
 # ### Break it: a conversation of two prompts
@@ -472,7 +470,7 @@ print("first prompt, off by", float((own_cache(x, x, x, attn_ref.KVCache(), 4) -
 check("9.4", own_cache)
 
 # %% [markdown]
-# For a first prompt it is right to the last bit. A criterion whose cache holds something beforehand catches it.
+# For a first prompt it is right to the last bit. A cache that holds something beforehand shows the bug.
 
 # %% [markdown]
 # ## What decoding waits for: bytes
@@ -514,7 +512,7 @@ plots.bars(percent, list(kinds), "One decoding step, 8,192 positions", "percent 
 
 # %% [markdown]
 # The arithmetic is the same in all three. The bytes fall by 4 and by 32, and the time follows, though not by the same
-# factor: the processor has small caches of its own, and the arithmetic sets a floor.
+# factor: the arithmetic sets a floor.
 
 # %% [markdown]
 # ## A window that rolls
@@ -532,20 +530,19 @@ ring = {
 plots.slots(ring, "A window of 4 positions in 4 slots")
 
 # %% [markdown]
-# Hatched slots are free, and the colour changes with each lap. After position 5 the slots hold 4 5 2 3: the oldest no
-# longer stands first, and the next position is 6, though four are held.
+# Hatched slots are free. After position 5 the slots hold 4 5 2 3: the oldest no longer stands first, and the next
+# position is 6, though four are held.
 #
 # A chunk needs more than the window. The first of its queries still sees the 3 positions before it, so the chunk gets
 # back these 3 **and** itself; the window's mask then shows each query its own part.
 
 # %% [markdown]
-# ### Exercise 9.5 · A window that rolls (7 points · 18 min · about 8 lines)
+# ### Exercise 9.5 · A window that rolls (7 points · 20 min · about 8 lines)
 #
 # Write `RollingKVCache(window)`, window ≥ 1, with `append(k, v)` and `length` as in 9.1. `append` returns, oldest
 # first, up to window - 1 positions from before the chunk and then the chunk, even one longer than the window. `length`
 # counts all positions ever seen. Earlier results stay; caches are independent of each other and of the caller's
-# tensors. When tokens come one at a time, the cache holds at most 2 · window positions between appends. How is up to
-# you.
+# tensors. Between appends the cache holds at most 2 · window positions besides the last chunk. How is up to you.
 #
 # By hand: a window of 3 and positions 0, 1, 2, 3, one at a time. The last append returns 1, 2, 3. A chunk 4, 5 then
 # returns 2, 3, 4, 5, and `length` is 6.
@@ -595,8 +592,8 @@ print("off by", f"{(torch.cat(pieces, dim=1) - windowed(tokens)).abs().max():.0e
 print("positions seen:", caches[0].length, " bytes held:", sum(cache.nbytes for cache in caches))
 
 # %% [markdown]
-# The sentence holds for a model with a window too: 250 positions, in chunks of 7, through slots for 32. In a model
-# *without* a window a rolling cache forgets what the model would have seen.
+# The sentence holds with a window too: 250 positions, in chunks of 7, through slots for 32. In a model *without* a
+# window a rolling cache forgets what the model would have seen.
 
 # %% [markdown]
 # ## Memory in blocks
@@ -617,7 +614,7 @@ used = {name: 100 * lengths.sum() / slots.sum() for name, slots in reserved.item
 guess(my_guess, measured=used["2,048"], unit="%")
 
 # %% [markdown]
-# The alternative is to reserve smaller pieces, one after the other, when they are needed:
+# The alternative is to reserve smaller pieces, each when it is needed:
 
 # %%
 fits = {name: int((np.cumsum(slots) <= 2**18).sum()) for name, slots in reserved.items()}
@@ -643,9 +640,9 @@ print("cat's table:", cat.table, " dog's table:", dog.table, " free blocks:", po
 plots.slots(lying, "A pool of 4 blocks with two texts")
 
 # %% [markdown]
-# “cat” has six positions in the blocks 0 and 2, with “dog” between them. Its position 5 is slot 1 of its second block.
+# “cat” lies in the blocks 0 and 2, with “dog” between them. Its position 5 is slot 1 of its second block.
 #
-# The pool is `attn_ref.BlockPool`. You need these parts:
+# Of the pool, `attn_ref.BlockPool`, you need these parts:
 #
 # | part | what it is |
 # |---|---|
@@ -662,8 +659,9 @@ plots.slots(lying, "A pool of 4 blocks with two texts")
 # Write `PagedKVCache(pool)`, one text among others in a pool. `append(k, v)` takes (1, H_kv, n, d) and (1, H_kv, n,
 # d_v), n ≥ 1, and returns all keys and all values, (1, H_kv, length, …), oldest first. Position p lies in block
 # `table[p // block_size]`, slot `p % block_size`; a block is filled before the next is taken, and an empty text holds
-# none. With too few free blocks the pool's `MemoryError` goes through, and pool, table and length are as before.
-# `free()` gives all blocks back; a second `free()` does nothing, and nothing else follows it.
+# none. Keys and values are kept in the pool alone. With too few free blocks the pool's `MemoryError` goes through, and
+# pool, table and length are as before. `free()` gives all blocks back; a second `free()` does nothing, and nothing else
+# follows it.
 #
 # By hand: with blocks of 4, appends of 3, 1 and 2 positions hold 1, 1 and 2 blocks.
 
@@ -817,7 +815,7 @@ print("free blocks:", pool.n_free, "of", pool.n_blocks)
 # %% [markdown]
 # ## How many fit?
 #
-# Memory holds the weights once, and for each request a cache in every layer; a common formula forgets the layers.
+# Memory holds the weights once, and for each request a cache in every layer.
 
 # %% [markdown]
 # ### Exercise 9.8 · How many requests fit? (4 points · 8 min · about 4 lines)
@@ -916,17 +914,17 @@ plots.lines(lengths, capacity, title, "tokens of each request", "requests at onc
 # ## In real systems
 #
 # **vLLM** (2023) is built on PagedAttention: the blocks, tables, reader counts and copy-on-write of 9.6 and 9.7. Its
-# authors measured that earlier servers used 20 to 38 % of their cache memory for tokens. **SGLang**'s RadixAttention
-# (2023) keeps the blocks of finished requests in a tree, where a new request finds the longest beginning still kept.
+# authors measured that earlier servers used 20 to 38 % of their cache memory for tokens. **SGLang** (2023)
+# keeps the blocks of finished requests in a tree, where a new request finds the longest beginning still kept.
 # **Sarathi** (2023) lets chunks of one prompt share a batch with single tokens of others.
 #
-# Multi-query attention (2019) was made for decoding; most open models took the compromise, GQA (2023). DeepSeek-V2's
+# Multi-query attention (2019) was made for decoding; many open models took the compromise, GQA (2023). DeepSeek-V2's
 # MLA (2024) keeps a short vector for each token and layer, from which all heads' keys and values are made, and a small
 # turned key.
 #
-# Mistral 7B (2023) runs on a rolling cache of its trained window, 4,096. In models trained without one,
-# **StreamingLLM** (2023) found, a rolling cache breaks down when the first tokens leave: heads park spare weight on
-# them. Keeping these **attention sinks** repairs the fluency, not the memory.
+# Mistral 7B (2023) rolls over its trained window, 4,096. In models trained without one, **StreamingLLM** (2023) found,
+# a rolling cache breaks down when the first tokens leave: heads park spare weight on them. Keeping these **attention
+# sinks** repairs the fluency; what has left stays forgotten.
 
 # %% [markdown]
 # ## Takeaways
