@@ -15,7 +15,7 @@ PACKAGES = (
     ("matplotlib", "the figures", "make lab"),
     ("jupyterlab", "the notebooks", "make lab"),
     ("nbgrader", "teaching a class", "make lab"),
-    ("torch", "chapters 06 to 09 and 13", "make lab EXTRAS=torch (README: how to avoid CUDA)"),
+    ("torch", "chapters 06 to 09 and 11 to 13", "make lab EXTRAS=torch (README: how to avoid CUDA)"),
     ("numba", "chapter 11", "make lab EXTRAS=numba"),
     ("triton", "chapter 12", "make lab EXTRAS=triton, on Linux; elsewhere the chapter says what still runs"),
 )

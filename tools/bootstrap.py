@@ -69,11 +69,12 @@ TASKS = {
     "clean": ("Remove .venv and caches; grades and your work stay.", None, "", []),
 }
 TASKS["test"][-1].extend(["ruff check .", "ruff format --check .", 'pytest -n 2 -m "not slow" --durations=15'])
-# Exercises are independent of each other; what measures time, or uses a machine's sandbox, is run one after the other.
+# What only computes is run side by side; what measures, sandboxes or opens a browser, one after the other.
+SIDE_BY_SIDE = [f"tests/test_{name}.py" for name in ("exercises", "cli", "attention_fuzz", "triton_here")]
 TASKS["test-slow"][-1].extend(
     [
-        "pytest -n 2 -m slow tests/test_exercises.py --durations=10",
-        "pytest -m slow --ignore tests/test_exercises.py --durations=20",
+        f"pytest -n 2 -m slow --durations=10 {' '.join(SIDE_BY_SIDE)}",
+        f"pytest -m slow --durations=20 {' '.join(f'--ignore={path}' for path in SIDE_BY_SIDE)}",
     ]
 )
 if not (ROOT / "solutions").is_dir():  # a class's bundle: no texts, no tests, no grader
