@@ -11,52 +11,50 @@ Attention
  6. `attention`   who reads what: softmax(q kᵀ / √d) v
  7. `backends`    which implementations this machine offers
  8. `backward`    the gradients by hand
-    `differences` gradients measured, to check those
-    `routing`     lookups that learn what to ask for
+ 9. `differences` gradients measured, to check those
+10. `routing`     lookups that learn what to ask for
 
 A model
- 9. `positions`   sinusoids, rotations, ALiBi
-10. `context`     longer contexts than trained for: interpolation, NTK, YaRN
-    `echoes`      a language, and a model of it, to measure positions with
-11. `heads`       one vector cut into heads, and put together again
-12. `multihead`   several small attentions side by side (torch)
-13. `block`       norm, attention, feed-forward, residuals (torch)
-14. `language`    what a language model is trained on, and how it writes (torch)
-15. `tiny_lm`     a language model that trains in a minute (torch)
-16. `stories`     two languages whose pronouns have known antecedents
-17. `training`    a step downhill, again and again (torch)
-18. `ablation`    a head switched off for a while (torch)
-19. `pretrained`  the maps of a model trained by others (transformers)
+11. `positions`   sinusoids, rotations, ALiBi
+12. `context`     longer contexts than trained for: interpolation, NTK, YaRN
+13. `echoes`      a language, and a model of it, to measure positions with
+14. `heads`       one vector cut into heads, and put together again
+15. `multihead`   several small attentions side by side (torch)
+16. `block`       norm, attention, feed-forward, residuals (torch)
+17. `language`    what a language model is trained on, and how it writes (torch)
+18. `tiny_lm`     a language model that trains in a minute (torch)
+19. `stories`     two languages whose pronouns have known antecedents
+20. `training`    a step downhill, again and again (torch)
+21. `ablation`    a head switched off for a while (torch)
+22. `pretrained`  the maps of a model trained by others (transformers)
 
 What it costs, and what saves it
-20. `cost`        FLOPs, bytes and the roofline, by formulas
-21. `cache`       keys and values of the tokens so far
-22. `paged`       the same in blocks, shared between sequences
-23. `packed`      sequences of different lengths in one call
-24. `decode`      one token, or one chunk, at a time
+23. `cost`        FLOPs, bytes and the roofline, by formulas
+24. `cache`       keys and values of the tokens so far
+25. `paged`       the same in blocks, shared between sequences
+26. `packed`      sequences of different lengths in one call
+27. `decode`      one token, or one chunk, at a time
 
 Kernels
-25. `online`      softmax in one pass, and how partial results merge
-26. `tiled`       attention tile by tile: the specification of the kernels
-27. `numba_compile`, `numba_exp2`, `numba_steps`, `numba_forward`, `numba_backward`, `numba_decode`,
+28. `online`      softmax in one pass, and how partial results merge
+29. `tiled`       attention tile by tile: the specification of the kernels
+30. `numba_compile`, `numba_exp2`, `numba_steps`, `numba_forward`, `numba_backward`, `numba_decode`,
     `numba_backend`, `flash`   the same on a CPU, compiled
-28. `triton_here`, `triton_lessons`   Triton kernels as small as a lesson
-    `triton_watch`, `triton_read`   who touches what in a kernel, and what a compiler makes of it
-    `triton_tiles`, `triton_forward`, `triton_backward`, `triton_decode`, `triton_tuning`, `triton_backend`,
+31. `triton_here`, `triton_lessons`   Triton kernels as small as a lesson
+32. `triton_watch`, `triton_read`   who touches what in a kernel, and what a compiler makes of it
+33. `triton_tiles`, `triton_forward`, `triton_backward`, `triton_decode`, `triton_tuning`, `triton_backend`,
     `triton_aot`   the same on a GPU
-29. `autograd`    kernels in torch's graph
+34. `iterations`, `numba_types`   what a parallel loop touches, and in which dtype it computes
+35. `autograd`    kernels in torch's graph
 
 Looking
-30. `sentence`    the six-token sentence that the whole course follows
-31. `diagnose`    what a map of weights tells
-32. `effect`      is a difference more than luck?
-33. `errands`     a language that hides answers, and a model that learns to find them (torch)
-34. `clinic`      a healthy layer, and the same with one bug (torch)
-35. `plots`       pictures of scores and weights (matplotlib)
-36. `bench`       time and memory, measured
-33. `plots`       pictures of scores and weights (matplotlib)
-34. `bench`       time and memory, measured
-35. `iterations`, `numba_types`   what a parallel loop touches, and in which dtype it computes
+36. `sentence`    the six-token sentence that the whole course follows
+37. `diagnose`    what a map of weights tells
+38. `effect`      is a difference more than luck?
+39. `errands`     a language that hides answers, and a model that learns to find them (torch)
+40. `clinic`      a healthy layer, and the same with one bug (torch)
+41. `plots`       pictures of scores and weights (matplotlib)
+42. `bench`       time and memory, measured
 
 `import attn_ref` needs NumPy alone; every other library is loaded by the first use of what needs it.
 

@@ -34,8 +34,6 @@ NO_THIRD_AXIS = {"turned where three axes"}
 ONE_AXIS = {"turned where square", "without a last axis of 1", "without a leading axis of 1"} | NO_THIRD_AXIS
 NEVER_NEGATIVE = {"absolute", "never negative"}
 TRUE_OR_FALSE = {"absolute", "whole numbers"}  # which leave truth values as they are
-A_COUNT = ONE_AXIS | NEVER_NEGATIVE | {"squeezed", "sorted", "whole numbers"}  # one whole number, 0 or more
-A_COUNT |= {"rounded to 3 decimals", "rounded to 6 decimals"}
 WHOLE = {"whole numbers", "rounded to 3 decimals", "rounded to 6 decimals"}
 # A whole number, above 0: nothing to round, to sort or to turn.
 A_COUNT = ONE_AXIS | NEVER_NEGATIVE | {"squeezed", "sorted"}
