@@ -13,9 +13,24 @@ def tensor(rng, *shape, scale=1.0):
     return torch.from_numpy(scale * rng.normal(size=shape))
 
 
+def reached(answer, **inputs):
+    """Which of these tensors the answer's result can send a gradient to, told without a backward pass."""
+    found = {}
+    for name in inputs:
+        result = answer(*(one.clone().requires_grad_(other == name) for other, one in inputs.items()))
+        found[f"a gradient reaches {name}"] = bool(getattr(result, "requires_grad", False))
+    return found
+
+
 # --- 6.1 -------------------------------------------------------------------------------------------------------------
 
 split = Exercise("6.1", "One vector, cut into heads", reference=attn_ref.split_heads, minutes=10)
+
+
+@split.probe
+def drive_split(answer, x, n_heads, ask="output"):
+    """The heads; or whether a gradient comes through."""
+    return answer(x, n_heads) if ask == "output" else reached(lambda x: answer(x, n_heads), x=x)
 
 
 @split.criterion("head h holds the numbers h·d to h·d + d - 1 of every token", points=2)
@@ -35,10 +50,12 @@ def sizes_of_heads(rng):
     yield dict(x=tensor(rng, 6, 1, 6), n_heads=3)
 
 
-@split.criterion("the numbers keep their dtype", points=1, same_dtype=True)
+@split.criterion("the numbers keep their dtype, and gradients pass", points=1, same_dtype=True)
 def dtypes(rng):
     yield dict(x=tensor(rng, 2, 3, 10), n_heads=5)
     yield dict(x=tensor(rng, 2, 3, 10).float(), n_heads=5)
+    yield dict(x=tensor(rng, 2, 3, 10).half(), n_heads=5)
+    yield dict(x=tensor(rng, 2, 3, 10), n_heads=5, ask="gradient")
 
 
 split.leaves_inputs_alone(points=1)
@@ -118,6 +135,14 @@ def copied_into_float32(x, n_heads):
 
 
 @split.mistake(
+    "Right numbers, and no gradient comes through: `detach`, `.data` or a detour through NumPy or lists cuts the tensor off from what computed it, and a layer that splits like this learns nothing before the cut. Which line leaves the graph?"
+)
+def cut_off_from_the_graph(x, n_heads):
+    b, n, width = x.shape
+    return x.detach().reshape(b, n, n_heads, width // n_heads).transpose(1, 2)
+
+
+@split.mistake(
     "The result is right, and the caller's x has another shape now: `resize_` works in place, as every name in torch that ends in an underscore. Which call gives a new view and leaves x alone?"
 )
 def resized_in_place(x, n_heads):
@@ -171,6 +196,12 @@ split.errors(
 merge = Exercise("6.2", "And put together again", reference=attn_ref.merge_heads, minutes=5)
 
 
+@merge.probe
+def drive_merge(answer, x, ask="output"):
+    """The merged tokens; or whether a gradient comes through."""
+    return answer(x) if ask == "output" else reached(answer, x=x)
+
+
 @merge.criterion("each token gets its numbers from all heads, head 0 first", points=2)
 def side_by_side(rng):
     heads = [[[1.0, 2.0], [5.0, 6.0]], [[3.0, 4.0], [7.0, 8.0]]]
@@ -178,7 +209,7 @@ def side_by_side(rng):
     yield dict(x=tensor(rng, 2, 3, 5, 4, scale=40))
 
 
-@merge.criterion("any sizes and any dtype", points=1, same_dtype=True)
+@merge.criterion("any sizes and any dtype, and gradients pass", points=1, same_dtype=True)
 def sizes_of_merged(rng):
     yield dict(x=tensor(rng, 3, 4, 4, 4))
     yield dict(x=tensor(rng, 2, 6, 5, 1))
@@ -188,6 +219,8 @@ def sizes_of_merged(rng):
     yield dict(x=tensor(rng, 2, 1, 5, 1))
     yield dict(x=tensor(rng, 2, 5, 3, 4).transpose(1, 2))  # heads of a layer are often a view such as this one
     yield dict(x=tensor(rng, 2, 3, 4, 5).float())
+    yield dict(x=tensor(rng, 2, 3, 4, 5).half())
+    yield dict(x=tensor(rng, 2, 3, 4, 5), ask="gradient")
 
 
 merge.leaves_inputs_alone(points=1)
@@ -250,6 +283,13 @@ def merged_into_float32(x):
 
 
 @merge.mistake(
+    "Right numbers, and no gradient comes through: a `detach` or a detour through NumPy cuts the heads off from w_o. What in your code is no longer a tensor that remembers?"
+)
+def merged_off_the_graph(x):
+    return torch.cat(list(x.detach().unbind(dim=1)), dim=-1)
+
+
+@merge.mistake(
     "Right, and the caller's tensor has its axes exchanged now: names in torch that end in an underscore work in place. What is the call without it?"
 )
 def transposed_in_place(x):
@@ -298,6 +338,7 @@ layer = Exercise(
     "The layer",
     reference=attn_ref.MultiHeadAttention,
     minutes=25,
+    isolate=False,  # its gradients are computed, and torch may refuse a backward pass in a fork
     forbids=(
         "attn_ref.TransformerBlock",
         "torch.nn.MultiheadAttention",
@@ -320,28 +361,53 @@ def loaded(answer, weights, biases, n_heads, dropout=0.0):
 
 @layer.probe
 def drive_layer(answer, x, weights, biases, n_heads, memory=None, allowed=None, ask="output"):
-    """The layer's output; or which matrices learn; or what dropout does, in training and not."""
-    if ask == "output":
-        return loaded(answer, weights, biases, n_heads)(x, memory, allowed)
-    if ask == "learning":
-        return _reached(loaded(answer, weights, biases, n_heads), x)
-    with torch.random.fork_rng(devices=[]):
+    """The layer's output; or what its gradients tell; or what dropout does, in training and not."""
+    made = loaded(answer, weights, biases, n_heads)
+    out = made(x, memory, allowed)
+    if ask == "output" or not torch.is_tensor(out):
+        return out
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(6)
+        if ask == "learning":
+            return _learned(made, x, memory, allowed)
         return _dropped(answer, x, weights, biases, n_heads)
 
 
-def _reached(made, x):
-    """Does the output depend on each matrix and input, as autograd sees it? With no backward pass: a fork forbids it."""
-    found = {}
-    for name in MATRICES:
-        for other in MATRICES:
-            getattr(made, other).requires_grad_(other == name)
-        found[f"a gradient reaches {name}"] = bool(made(x).requires_grad)
-    made.requires_grad_(False)
-    learning = x.clone().requires_grad_()
-    found["a gradient reaches x"] = bool(made(learning * 1, x).requires_grad)
-    found["a gradient reaches the memory"] = bool(made(x, learning * 1).requires_grad)
+def _learned(made, x, memory, allowed):
+    """Does each gradient tell what a small step does to the output, and is it a number for an empty row too?"""
+    towards = torch.randn_like(x)
+    x, memory = x.clone().requires_grad_(), memory.clone().requires_grad_()
+    leaves = {name: getattr(made, name).weight for name in MATRICES} | {"x": x, "the memory": memory}
+    right = _right_gradients(lambda: (made(x * 1, memory * 1) * towards).sum(), leaves)
+    found = {f"the whole gradient reaches {name}": right[name] for name in leaves}
+    alone = _right_gradients(lambda: (made(x * 1) * towards).sum(), {"x": x})
+    found["the whole gradient reaches x, where it is its own memory"] = alone["x"]
+    total = (made(x * 1, None, allowed) * towards).sum()
+    numbers = [gradient.isfinite().all() for gradient in _gradients(total, [*leaves.values()][:-1])]
+    found["every gradient is a number where a query may see nothing"] = all(map(bool, numbers))
     return found
+
+
+def _gradients(total, leaves):
+    """The gradients of one number; 0 where there is no way to it."""
+    if not total.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    return torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+
+
+def _right_gradients(total, leaves, step=1e-5):
+    """{name: whether total() moves with this leaf, and as its gradient says}, by a step to both sides."""
+    right = {}
+    gradients = _gradients(total(), list(leaves.values()))
+    for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
+        direction, sides = torch.randn_like(leaf), []
+        for move in (step, -2 * step, step):
+            with torch.no_grad():
+                leaf.add_(direction, alpha=move)
+                sides.append(total())
+        slope, told = (sides[0] - sides[1]) / (2 * step), (gradient * direction).sum()
+        right[name] = bool(gradient.any() and (slope - told).abs() < 1e-6 * (1 + slope.abs()))
+    return right
 
 
 def _dropped(answer, x, weights, biases, n_heads):
@@ -350,6 +416,9 @@ def _dropped(answer, x, weights, biases, n_heads):
     found = {"in eval mode, the output": made(x)}
     made.train()
     found["in training, two calls differ"] = not torch.equal(made(x), made(x))
+    earlier = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril()
+    masked = [made(x, allowed=earlier.clone()) for _ in range(2)]
+    found["so do two calls with a mask"] = not torch.equal(*masked)
 
     seen, plain, none = weights.clone(), torch.zeros_like(weights), torch.zeros_like(biases)
     seen[2] = seen[3] = plain[3] = torch.eye(x.shape[-1], dtype=x.dtype)
@@ -412,6 +481,9 @@ def with_masks(rng):
     some[0, 0, 2] = some[1, 0, 5] = False  # nothing to attend to
     some[:, :, 0] = True
     yield dict(x=tensor(rng, 2, 6, 6), n_heads=2, allowed=some, **four(rng, 6))
+    low = four(rng, 6)  # with keys opposite to the queries, what a token may see has scores far below 0
+    low["weights"][1], low["biases"][1] = -low["weights"][0], -low["biases"][0]
+    yield dict(x=tensor(rng, 3, 5, 6, scale=50), n_heads=2, allowed=causal, **low)
 
 
 @layer.criterion("dropout falls on the weights, in training only", points=1)
@@ -419,9 +491,13 @@ def with_dropout(rng):
     yield dict(x=tensor(rng, 3, 40, 6), n_heads=3, ask="dropout", **four(rng, 6))
 
 
-@layer.criterion("gradients reach all four matrices, x and the memory", points=1)
+@layer.criterion("whole gradients reach all four matrices, x and the memory, and none is NaN", points=1)
 def it_learns(rng):
-    yield dict(x=tensor(rng, 2, 5, 12), n_heads=3, ask="learning", **four(rng, 12))
+    allowed = torch.ones(5, 5, dtype=torch.bool).tril(-1)  # the first query may see nothing
+    yield dict(
+        x=tensor(rng, 2, 5, 12), n_heads=3, memory=tensor(rng, 2, 5, 12), allowed=allowed, ask="learning",
+        **four(rng, 12, scale=0.3),
+    )  # fmt: skip
 
 
 layer.leaves_inputs_alone(points=1)
@@ -847,6 +923,98 @@ class MaskOverwritten(torch.nn.Module):
         return self.w_o(attn_ref.merge_heads(weights @ v))
 
 
+@layer.mistake(
+    "Right where there is a memory. Without one, keys and values are made from a copy of x that is cut off from the graph, so x learns as a query alone. What should `source` be?"
+)
+class KeysCutFromX(torch.nn.Module):
+    def __init__(self, d_model, n_heads, dropout=0.0):
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        self.w_q, self.w_k, self.w_v, self.w_o = (torch.nn.Linear(d_model, d_model) for _ in range(4))
+
+    def forward(self, x, memory=None, allowed=None):
+        memory = x.detach() if memory is None else memory
+        q, k, v = (attn_ref.split_heads(y, self.n_heads) for y in (self.w_q(x), self.w_k(memory), self.w_v(memory)))
+        _, weights = attn_ref.attention(q, k, v, allowed=allowed, return_weights=True)
+        weights = torch.nn.functional.dropout(weights, self.dropout, self.training)
+        return self.w_o(attn_ref.merge_heads(weights @ v))
+
+
+@layer.mistake(
+    "The output is right, and the way back is not: for a query that may see nothing softmax makes NaN, you mend it, and its gradient is NaN all the same; one training step carries it into every matrix. `scores + mask` hands every gradient on to the scores. Which way of masking hands none to the entries it hides?"
+)
+class NanOnTheWayBack(torch.nn.Module):
+    def __init__(self, d_model, n_heads, dropout=0.0):
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        self.w_q, self.w_k, self.w_v, self.w_o = (torch.nn.Linear(d_model, d_model) for _ in range(4))
+
+    def forward(self, x, memory=None, allowed=None):
+        memory = x if memory is None else memory
+        q, k, v = (attn_ref.split_heads(y, self.n_heads) for y in (self.w_q(x), self.w_k(memory), self.w_v(memory)))
+        scores = attn_ref.attention_scores(q, k)
+        if allowed is not None:
+            scores = scores + torch.zeros_like(scores).masked_fill(~allowed, -torch.inf)
+        weights = torch.nn.functional.dropout(scores.softmax(-1).nan_to_num(), self.dropout, self.training)
+        return self.w_o(attn_ref.merge_heads(weights @ v))
+
+
+@layer.mistake(
+    "A forbidden key gets a low score in place of -inf, and where scores are in the thousands it is not low enough: the key takes weight away from those that are allowed. Which number is below every score?"
+)
+class BanTooSmall(torch.nn.Module):
+    def __init__(self, d_model, n_heads, dropout=0.0):
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        self.w_q, self.w_k, self.w_v, self.w_o = (torch.nn.Linear(d_model, d_model) for _ in range(4))
+
+    def forward(self, x, memory=None, allowed=None):
+        memory = x if memory is None else memory
+        q, k, v = (attn_ref.split_heads(y, self.n_heads) for y in (self.w_q(x), self.w_k(memory), self.w_v(memory)))
+        scores = attn_ref.attention_scores(q, k)
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed, -1e3)
+        weights = scores.softmax(-1) if allowed is None else scores.softmax(-1) * allowed
+        weights = torch.nn.functional.dropout(weights, self.dropout, self.training)
+        return self.w_o(attn_ref.merge_heads(weights @ v))
+
+
+@layer.mistake(
+    "Softmax runs over the queries. Each query has a budget of its own: along which axis of (B, H, n, m) does it spend it?"
+)
+class SharedOverQueries(torch.nn.Module):
+    def __init__(self, d_model, n_heads, dropout=0.0):
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        self.w_q, self.w_k, self.w_v, self.w_o = (torch.nn.Linear(d_model, d_model) for _ in range(4))
+
+    def forward(self, x, memory=None, allowed=None):
+        memory = x if memory is None else memory
+        q, k, v = (attn_ref.split_heads(y, self.n_heads) for y in (self.w_q(x), self.w_k(memory), self.w_v(memory)))
+        scores = attn_ref.attention_scores(q, k)
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed, -torch.inf)
+        weights = torch.nn.functional.dropout(scores.softmax(-2).nan_to_num(), self.dropout, self.training)
+        return self.w_o(attn_ref.merge_heads(weights @ v))
+
+
+@layer.mistake(
+    "Two things come back, output and weights. The contract asks for the output alone; what follows the comma in your `return`?"
+)
+class WeightsReturnedToo(torch.nn.Module):
+    def __init__(self, d_model, n_heads, dropout=0.0):
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        self.w_q, self.w_k, self.w_v, self.w_o = (torch.nn.Linear(d_model, d_model) for _ in range(4))
+
+    def forward(self, x, memory=None, allowed=None):
+        memory = x if memory is None else memory
+        q, k, v = (attn_ref.split_heads(y, self.n_heads) for y in (self.w_q(x), self.w_k(memory), self.w_v(memory)))
+        _, weights = attn_ref.attention(q, k, v, allowed=allowed, return_weights=True)
+        weights = torch.nn.functional.dropout(weights, self.dropout, self.training)
+        return self.w_o(attn_ref.merge_heads(weights @ v)), weights
+
+
 @layer.also_right
 class WithTorchsAttention(torch.nn.Module):
     def __init__(self, d_model, n_heads, dropout=0.0):
@@ -969,6 +1137,7 @@ def drive_unpacking(answer, packed, out, n_heads, bias=True, x=None, ask="tensor
     module = torchs_layer(packed, out, n_heads, bias)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     found = answer(module)
+    learns = all(parameter.requires_grad for parameter in module.parameters())
     if ask == "tensors":
         return {"the names": " ".join(sorted(found)), **found}
     if ask == "copies":
@@ -976,7 +1145,11 @@ def drive_unpacking(answer, packed, out, n_heads, bias=True, x=None, ask="tensor
             for value in found.values():
                 value.add_(1.0)
         same = all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
-        return {"names": len(found), "after writing to the tensors, the module is the same": same}
+        return {
+            "names": len(found),
+            "after writing to the tensors, the module is the same": same,
+            "the module can still learn": learns,
+        }
     made = attn_ref.MultiHeadAttention(packed.shape[1] - 1, n_heads, bias=bias).double().eval()
     made.load_state_dict(found)
     return {"output": made(x), "it equals the module's own": torch.allclose(made(x), module(x, x, x)[0], atol=1e-9)}
@@ -1010,7 +1183,7 @@ def without_biases(rng):
     yield dict(n_heads=2, bias=False, x=tensor(rng, 2, 5, 4), ask="output", **packed_weights(rng, 4))
 
 
-@unpacking.criterion("they are copies", points=1)
+@unpacking.criterion("they are copies, and the module is as it was", points=1)
 def are_copies(rng):
     yield dict(n_heads=2, ask="copies", **packed_weights(rng, 4))
 
@@ -1026,6 +1199,58 @@ def keys_and_values_exchanged(module):
         found |= {f"{name}.bias": part for name, part in zip(names, module.in_proj_bias.chunk(3), strict=True)}
         found["w_o.bias"] = module.out_proj.bias
     return {name: part.detach().clone() for name, part in found.items()}
+
+
+@unpacking.mistake(
+    "Queries and keys have changed places, and scores q kᵀ come out transposed. The module packs queries, keys, values from top to bottom; which third do you call w_q?"
+)
+def queries_and_keys_exchanged(module):
+    names = ("w_k", "w_q", "w_v")
+    found = {f"{name}.weight": part for name, part in zip(names, module.in_proj_weight.chunk(3), strict=True)}
+    found["w_o.weight"] = module.out_proj.weight
+    if module.in_proj_bias is not None:
+        found |= {f"{name}.bias": part for name, part in zip(names, module.in_proj_bias.chunk(3), strict=True)}
+        found["w_o.bias"] = module.out_proj.bias
+    return {name: part.detach().clone() for name, part in found.items()}
+
+
+@unpacking.mistake(
+    "w_o is right, and the three others are turned. The packed matrix is (3·d_model, d_model): each third already has a row for each output, as nn.Linear wants it. What is the transpose for?"
+)
+def thirds_turned(module):
+    names = ("w_q", "w_k", "w_v")
+    found = {f"{name}.weight": part.T for name, part in zip(names, module.in_proj_weight.chunk(3), strict=True)}
+    found["w_o.weight"] = module.out_proj.weight
+    if module.in_proj_bias is not None:
+        found |= {f"{name}.bias": part for name, part in zip(names, module.in_proj_bias.chunk(3), strict=True)}
+        found["w_o.bias"] = module.out_proj.bias
+    return {name: part.detach().clone() for name, part in found.items()}
+
+
+@unpacking.mistake(
+    "The copies are right, and the module can no longer learn: `requires_grad_(False)` on a module holds for all its parameters from then on. How do you get a copy without gradient of one tensor?"
+)
+def learning_switched_off(module):
+    module.requires_grad_(False)
+    names = ("w_q", "w_k", "w_v")
+    found = {f"{name}.weight": part for name, part in zip(names, module.in_proj_weight.chunk(3), strict=True)}
+    found["w_o.weight"] = module.out_proj.weight
+    if module.in_proj_bias is not None:
+        found |= {f"{name}.bias": part for name, part in zip(names, module.in_proj_bias.chunk(3), strict=True)}
+        found["w_o.bias"] = module.out_proj.bias
+    return {name: part.clone() for name, part in found.items()}
+
+
+@unpacking.mistake(
+    "With bias=False your dictionary holds None under the names of the biases, and a layer without biases refuses names it does not know. Which four names remain?"
+)
+def none_for_missing_biases(module):
+    names = ("w_q", "w_k", "w_v")
+    found = {f"{name}.weight": part for name, part in zip(names, module.in_proj_weight.chunk(3), strict=True)}
+    biases = (None, None, None) if module.in_proj_bias is None else module.in_proj_bias.chunk(3)
+    found |= {f"{name}.bias": part for name, part in zip(names, biases, strict=True)}
+    found |= {"w_o.weight": module.out_proj.weight, "w_o.bias": module.out_proj.bias}
+    return {name: None if part is None else part.detach().clone() for name, part in found.items()}
 
 
 @unpacking.mistake(
@@ -1346,6 +1571,17 @@ def prune_heads(w_o, heads, n_heads):
 pruning = Exercise("6.6", "Take heads out", reference=prune_heads, minutes=8)
 
 
+@pruning.probe
+def drive_pruning(answer, w_o, heads, n_heads):
+    """The pruned matrix, which is then written to: where it is w_o itself, that shows in w_o."""
+    pruned = answer(w_o, heads, n_heads)
+    if not torch.is_tensor(pruned):
+        return pruned
+    found = pruned.clone()
+    pruned += 1
+    return found
+
+
 @pruning.criterion("the columns that read a head become 0, and all others stay", points=2)
 def one_head_out(rng):
     yield dict(
@@ -1474,6 +1710,31 @@ def heads_lost_for_good(w_o, heads, n_heads):
     return w_o
 
 
+@pruning.mistake(
+    "With no head to take out you return w_o itself, so whoever writes to the result writes to the caller's matrix. The contract asks for a new one; where is the copy made?"
+)
+def handed_back_where_none_goes(w_o, heads, n_heads):
+    if not heads:
+        return w_o
+    d = w_o.shape[1] // n_heads
+    pruned = w_o.clone()
+    for h in heads:
+        pruned[:, h * d : (h + 1) * d] = 0
+    return pruned
+
+
+@pruning.mistake(
+    "The matrix is right, and the caller's list `heads` is empty afterwards: `pop` takes out what it returns. Which loop reads a list and leaves it whole?"
+)
+def heads_popped(w_o, heads, n_heads):
+    d = w_o.shape[1] // n_heads
+    pruned = w_o.clone()
+    while heads:
+        h = heads.pop()
+        pruned[:, h * d : (h + 1) * d] = 0
+    return pruned
+
+
 @pruning.also_right
 def by_a_row_of_factors(w_o, heads, n_heads):
     keep = torch.tensor([0.0 if h in heads else 1.0 for h in range(n_heads)], dtype=w_o.dtype)
@@ -1527,8 +1788,16 @@ grouped = Exercise(
         "attn_ref.flash_forward",
         "attn_ref.prefill_in_chunks",
         "torch.nn.functional.scaled_dot_product_attention",
+        "torch._C._nn.scaled_dot_product_attention",
+        "torch.ops.aten.scaled_dot_product_attention",
     ),
 )
+
+
+@grouped.probe
+def drive_grouped(answer, q, k, v, ask="output"):
+    """The output; or which of the three a gradient reaches."""
+    return answer(q, k, v) if ask == "output" else reached(answer, q=q, k=k, v=v)
 
 
 def groups(rng, b, hq, hkv, n, m, d, d_v, scale=1.0):
@@ -1547,15 +1816,11 @@ def neighbours_share(rng):
     yield groups(rng, 3, 9, 3, 3, 3, 3, 3)
 
 
-@grouped.criterion("one KV head for each query head (MHA) and one for all (MQA) are the two ends", points=1)
-def both_ends(rng):
+@grouped.criterion("any sizes, and both ends: a KV head for each query head (MHA), and one for all (MQA)", points=1)
+def grouped_sizes(rng):
     yield groups(rng, 2, 4, 4, 5, 7, 3, 6)
     yield groups(rng, 2, 4, 1, 5, 7, 3, 6)
     yield groups(rng, 2, 1, 1, 3, 5, 4, 2)
-
-
-@grouped.criterion("any sizes, of 1 too, and values as long as they like", points=1)
-def grouped_sizes(rng):
     yield groups(rng, 1, 4, 2, 1, 6, 3, 5)
     yield groups(rng, 5, 4, 2, 6, 1, 3, 1)
     yield groups(rng, 2, 4, 2, 4, 4, 4, 4)
@@ -1568,6 +1833,11 @@ def grouped_extremes(rng):
     yield groups(rng, 2, 6, 3, 5, 7, 4, 3, scale=60)
     case = groups(rng, 1, 4, 2, 3, 5, 4, 3, scale=60)
     yield dict(case, q=-case["q"].abs(), k=case["k"].abs())
+
+
+@grouped.criterion("gradients reach q, k and v", points=1)
+def grouped_gradients(rng):
+    yield dict(groups(rng, 2, 4, 2, 3, 5, 4, 3), ask="gradient")
 
 
 grouped.leaves_inputs_alone(points=1)
@@ -1686,6 +1956,15 @@ def grouped_in_place(q, k, v):
     return (q @ k.mT).softmax(-1) @ v
 
 
+@grouped.mistake(
+    "The output is right, and keys and values get no gradient: your copies of them are cut off from the graph, by `detach`, `torch.tensor` or NumPy. Which call repeats heads and stays in torch?"
+)
+def copies_off_the_graph(q, k, v):
+    r = q.shape[1] // k.shape[1]
+    k, v = k.detach().repeat_interleave(r, dim=1), v.detach().repeat_interleave(r, dim=1)
+    return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v
+
+
 @grouped.also_right
 def queries_in_groups(q, k, v):
     b, hq, n, d = q.shape
@@ -1709,7 +1988,7 @@ def head_after_head(q, k, v):
 def with_a_group_axis(q, k, v):
     q = q.unflatten(1, (k.shape[1], -1))
     scores = torch.einsum("bgrqd,bgkd->bgrqk", q, k) / q.shape[-1] ** 0.5
-    return torch.einsum("bgrqk,bgke->bgrqe", scores.softmax(dim=-1), v).flatten(1, 2).tolist()
+    return torch.einsum("bgrqk,bgke->bgrqe", scores.softmax(dim=-1), v).flatten(1, 2)
 
 
 @grouped.also_right
@@ -1748,7 +2027,7 @@ counting = Exercise(
 )
 
 
-@counting.criterion("as many KV heads as heads", points=1)
+@counting.criterion("as many KV heads as heads, and a whole number", points=1, same_dtype=True)
 def as_many(rng):
     yield dict(d_model=4, n_heads=2, n_kv_heads=2, d_head=2)
     yield dict(d_model=768, n_heads=12, n_kv_heads=12, d_head=64)
@@ -1821,6 +2100,13 @@ def for_one_head(d_model, n_heads, n_kv_heads, d_head):
 @counting.mistake("You divide d_model by n_heads for the size of a head. It is given, and need not be that.")
 def size_worked_out(d_model, n_heads, n_kv_heads, d_head):
     return 2 * d_model * (d_model // n_heads) * (n_heads + n_kv_heads)
+
+
+@counting.mistake(
+    "The right count as a float. Beyond 2⁵³ a float no longer counts by ones; which of your operations leaves the whole numbers?"
+)
+def counted_in_floats(d_model, n_heads, n_kv_heads, d_head):
+    return 2 * d_model * n_heads * d_head * (1 + n_kv_heads / n_heads)
 
 
 @counting.also_right

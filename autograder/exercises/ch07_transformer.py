@@ -456,6 +456,7 @@ block = Exercise(
     "The block",
     reference=TransformerBlock,
     minutes=15,
+    isolate=False,  # gradients are computed, and torch may refuse a backward pass in a fork
     forbids=(
         "attn_ref.TransformerBlock",
         "attn_ref.FeedForward",
@@ -1423,6 +1424,7 @@ ablate = Exercise(
     "Switch a head off, and on again",
     reference=ablate_head,
     minutes=25,
+    isolate=False,  # gradients are computed, and torch may refuse a backward pass in a fork
     forbids=("attn_ref.ablate_head", "attn_ref.ablation.ablate_head"),
 )
 

@@ -4,7 +4,7 @@
 # You cut one attention into several small ones, rebuild PyTorch's own layer from them, and let heads share what they
 # read.
 #
-# 110 min · CPU · PyTorch (`make lab EXTRAS=torch`) · needs 02, 04
+# 120 min · CPU · PyTorch (`make lab EXTRAS=torch`) · needs 02, 04
 
 # %% [markdown]
 # When you have finished, you will be able to
@@ -144,7 +144,7 @@ plots.weights(maps, sentence.TOKENS, sentence.TOKENS)
 #
 # Write `split_heads(x, n_heads)`. `x` is a tensor (B, n, H·d): B sentences, n tokens, H = `n_heads` heads of d numbers.
 # Return (B, H, n, d), in which head h holds the numbers h·d to h·d + d - 1 of every token. n_heads always divides the
-# width. The dtype stays, and so does `x`; the result may be a view of it.
+# width. The dtype stays, gradients pass, and `x` stays as it was; the result may be a view of it.
 #
 # By hand: one sentence of the tokens (1, 2, 3, 4) and (5, 6, 7, 8), cut for two heads. Head 0 holds (1, 2) and (5, 6),
 # head 1 holds (3, 4) and (7, 8).
@@ -200,7 +200,8 @@ check("6.1", cut_at_once)
 # ### Exercise 6.2 · And put together again (4 points · 5 min · 1 to 3 lines)
 #
 # Write `merge_heads(x)`, the way back: (B, H, n, d) → (B, n, H·d). Each token gets its d numbers from head 0 first, then
-# those from head 1, and so on. The dtype stays, and so does `x`, which may be a view of another tensor.
+# those from head 1, and so on. As in 6.1, the dtype stays, gradients pass, and `x`, which may be a view of another
+# tensor, stays as it was.
 #
 # By hand: the two heads of 6.1 give (1, 2, 3, 4) and (5, 6, 7, 8) again.
 
@@ -264,8 +265,9 @@ plots.weights(dropped, sentence.TOKENS, sentence.TOKENS, title="dropped, head")
 # Write `forward` of `MultiHeadAttention`; the constructor is given, and you may add to it. `x` is (B, n, d_model). Keys
 # and values come from `memory` (B, m, d_model) or, if it is None, from `x`. `allowed` is None or Boolean, (n, m) or (B,
 # 1, n, m), True = may attend. A query that may attend to nothing gets 0 from every head, so its output is the bias of
-# `w_o`. Weights are dropped with probability `self.dropout`, only while `self.training` is true. Return (B, n, d_model).
-# Gradients must reach all four matrices, x and the memory; no input may be written to.
+# `w_o`. Weights are dropped with probability `self.dropout`, only while `self.training` is true. Return (B, n, d_model)
+# alone. Gradients must reach all four matrices, x and the memory, and none may be NaN. Scores may be in the thousands. No
+# input may be written to.
 #
 # You may build on your 6.1 and 6.2, on `F.dropout`, and on `attn_ref.attention` or `F.scaled_dot_product_attention`, for
 # both of which True = may attend. By hand: d_model = 2, two heads, all matrices the identity, biases 0, tokens (0, 0) and
@@ -310,7 +312,8 @@ check("6.3", MultiHeadAttention)
 # %% [markdown] teacher="6.3"
 # **Why this works.** All heads are computed by one matrix product each: H is one more leading axis, and chapter 02's
 # attention does not care how many there are. **Common wrong turns.** d_model under the root; w_o forgotten; the mask
-# turned over; `F.dropout(weights, p)` without `training`, which always drops; NaN for an empty row. **Another way.**
+# turned over; `F.dropout(weights, p)` without `training`, which always drops; NaN for an empty row, or, with `scores +
+# mask` mended by `nan_to_num`, NaN in its gradient alone (`masked_fill` passes none to what it fills). **Another way.**
 # `F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=self.dropout if self.training else 0.0)`.
 
 # %% [markdown]
@@ -352,9 +355,8 @@ plots.matrix(small.in_proj_weight, rows, range(4), title="in_proj_weight", unit=
 #
 # Write `weights_from_torch(module)`. It takes an `nn.MultiheadAttention` and returns a dictionary that the layer of 6.3
 # can load: `w_q.weight`, `w_k.weight`, `w_v.weight`, `w_o.weight`, and the same four with `.bias`. The output matrix is
-# `module.out_proj`. The tensors are copies: writing to them must not change the module. A module made with `bias=False`
-# has None as `in_proj_bias` and as `out_proj.bias`; return the four weights alone. (`kdim`, `vdim` and `add_bias_kv` are
-# never set.)
+# `module.out_proj`. The tensors are copies, and the module stays as it was. A module made with `bias=False` has None as
+# `in_proj_bias` and as `out_proj.bias`; return the four weights alone. (`kdim`, `vdim` and `add_bias_kv` are never set.)
 #
 # By hand: embed_dim = 1, `in_proj_weight` = (2, 3, 4) as a column. Then w_q.weight is [[2]], w_k.weight [[3]], w_v.weight
 # [[4]].
@@ -513,8 +515,8 @@ plots.matrix(shares, names, places, "Where the heads look", unit="mean weight")
 #
 # Write `prune_heads(w_o, heads, n_heads)`. `w_o` is the weight of an `nn.Linear`, (d_model, H·d), so its columns meet the
 # merged heads in the order of 6.2. `heads` is a list of different numbers from 0 to H - 1, in any order, and may be
-# empty. Return a matrix of the same shape in which the columns of these heads are 0. H·d may differ from d_model. `w_o`
-# must stay as it was.
+# empty. Return a new matrix of the same shape in which the columns of these heads are 0. H·d may differ from d_model.
+# `w_o` and `heads` must stay as they were.
 #
 # By hand: with two heads and w_o = [[1, 2, 3, 4], [5, 6, 7, 8]], taking out head 1 leaves [[1, 2, 0, 0], [5, 6, 0, 0]].
 
@@ -601,9 +603,9 @@ guess(my_guess, measured=sum(loss < 0.1 for loss in path[1:]), unit="heads")
 plots.lines(range(9), {"loss": np.array(path)}, "Pruning the trained model", "heads taken out", "loss (nats)")
 
 # %% [markdown]
-# The first head leaves hardly a trace; in the end the loss is that of guessing. Four heads trained together are enough
-# for this task; the best four of these eight are not, since they learned to rely on the others. Michel and others (2019)
-# found the same in translators: most heads can go alone, far fewer together.
+# The first head leaves hardly a trace; in the end the loss is about that of guessing. Four heads trained together are
+# enough for this task; the best four of these eight are not, since they learned to rely on the others. Michel and others
+# (2019) found the same in translators: most heads can go alone, far fewer together.
 
 # %% [markdown]
 # ## Heads may share keys and values
@@ -627,8 +629,9 @@ plots.masks(who, title="8 query heads (down) and the KV head each reads (across)
 #
 # Write `grouped_query_attention(q, k, v)`: q is (B, H, n, d), k is (B, H_kv, m, d), v is (B, H_kv, m, d_v), and H_kv
 # divides H. Query head h attends to KV head h // (H / H_kv), with scale 1/√d and no mask. Return (B, H, n, d_v). Scores
-# may be in the thousands, and no input may be written to. torch's `softmax` is yours to use; `attn_ref.attention`,
-# `attn_ref.attention_scores` and `F.scaled_dot_product_attention` are not: they share heads by themselves.
+# may be in the thousands, gradients must reach q, k and v, and no input may be written to. torch's `softmax` is yours to
+# use; `attn_ref.attention`, `attn_ref.attention_scores` and `F.scaled_dot_product_attention` are not: they share heads by
+# themselves.
 #
 # By hand: four query heads, two KV heads, one query and one key. All weights are 1, so with the values 10 and 20 the four
 # heads return 10, 10, 20, 20.
@@ -726,8 +729,8 @@ both = {"heads averaged": np.array(at_once), "100 steps later": np.array(later)}
 plots.bars(both, labels, "Loss, and cache for each token", ylabel="loss (nats)", limit=4)
 
 # %% [markdown]
-# Averaged into one, the heads do worse than guessing: the model is certain, and wrong. A hundred steps repair it, a third
-# of the first training: the queries learn to find four distances in one set of keys.
+# Averaged into two or one, the heads do worse than guessing: the model is certain, and wrong. A hundred steps repair
+# it, a third of the first training: the queries learn to find four distances in one set of keys.
 #
 # This task is easy. On large models, after further training with 5 % of the original computation, Ainslie and others
 # measured a loss of quality for MQA and little for GQA with 8 KV heads.
@@ -860,7 +863,8 @@ guess(my_guess, measured=fastest[32] / fastest[1], unit="times")
 # shares KV heads. FlashAttention-2 (2023) does so in its kernel.
 #
 # PaLM (2022) and Falcon 7B (2023) use MQA; Llama 2 70B (2023), Mistral 7B (2023) and Llama 3 (2024) use GQA. DeepSeek-V2
-# (2024) stores one short vector a token and makes all keys and values from it: **multi-head latent attention**.
+# (2024) stores one short vector a token, beside a small key for its position, and makes keys and values from it:
+# **multi-head latent attention**.
 
 # %% [markdown]
 # ## Takeaways
