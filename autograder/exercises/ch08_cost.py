@@ -6,6 +6,12 @@ import torch
 import attn_ref
 from autograder.exercise import Exercise, Quiz, Written
 
+
+def as_int(number):
+    """A whole float as an int, so that a known mistake is recognised in answers of either kind."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 # --- 8.1 -------------------------------------------------------------------------------------------------------------
 
 
@@ -49,11 +55,12 @@ def only_the_past(rng):
     yield dict(batch=1, n_heads=12, n_q=n, n_k=n, d_head=8, causal=True)
 
 
-@pairs_cost.criterion("the count is an int, as a count is", points=1, same_dtype=True)
+@pairs_cost.criterion("the count is an int, exact for a large model too", points=1, same_dtype=True)
 def whole(rng):
     yield dict(batch=1, n_heads=2, n_q=3, n_k=5, d_head=3)
     yield dict(batch=1, n_heads=2, n_q=6, n_k=6, d_head=4, causal=True)
     yield dict(batch=1, n_heads=2, n_q=4, n_k=7, d_head=4, causal=True)
+    yield dict(batch=1, n_heads=56, n_q=257, n_k=2049, d_head=80, causal=True)  # more than 2**32, and 2**24 odd
 
 
 @pairs_cost.mistake(
@@ -124,6 +131,14 @@ def average_of_a_whole_text(batch, n_heads, n_q, n_k, d_head, causal=False):
 )
 def triangle_of_the_keys(batch, n_heads, n_q, n_k, d_head, causal=False):
     pairs = n_k * (n_k + 1) // 2 if causal else n_q * n_k
+    return 4 * batch * n_heads * pairs * d_head
+
+
+@pairs_cost.mistake(
+    "Your causal count is right where n_q equals n_k. With 2 queries and 5 keys you count all 10 pairs: the last token sees 5 keys, and the one before it?"
+)
+def causal_in_a_square_alone(batch, n_heads, n_q, n_k, d_head, causal=False):
+    pairs = n_q * (n_q + 1) // 2 if causal and n_q == n_k else n_q * n_k
     return 4 * batch * n_heads * pairs * d_head
 
 
@@ -229,6 +244,13 @@ four_matrices = Exercise(
 )
 
 
+@four_matrices.probe
+def count_for_all(answer, **sizes):
+    """In the order of the statement."""
+    order = ("batch", "seq_len", "d_model", "n_heads", "n_kv_heads", "d_head")
+    return as_int(answer(*(sizes[name] for name in order)))
+
+
 @four_matrices.criterion("each token passes through all four matrices, at 2 FLOPs a weight", points=2)
 def one_token(rng):
     yield dict(batch=1, seq_len=1, d_model=4, n_heads=2, n_kv_heads=2, d_head=2)
@@ -293,7 +315,7 @@ def taken_for_squares(batch, seq_len, d_model, n_heads, n_kv_heads, d_head):
 
 
 @four_matrices.mistake(
-    "Only your W_o is a square of d_model by d_model. It reads the heads' outputs side by side: how many numbers are these?"
+    "One matrix, W_q or W_o, is a square of d_model by d_model in your count. W_q makes the queries of all heads side by side and W_o reads their outputs: how many numbers are these?"
 )
 def w_o_for_a_square(batch, seq_len, d_model, n_heads, n_kv_heads, d_head):
     return 2 * batch * seq_len * d_model * ((n_heads + 2 * n_kv_heads) * d_head + d_model)
@@ -387,6 +409,14 @@ crossover = Exercise(
     minutes=15,
     forbids=("attn_ref.cost.crossover_length",),
 )
+
+
+@crossover.probe
+def crossing(answer, **sizes):
+    """In the order of the statement, and `causal` by its name."""
+    order = [name for name in ("d_model", "n_heads", "n_kv_heads", "d_ff") if name in sizes]
+    options = {"causal": sizes["causal"]} if "causal" in sizes else {}
+    return as_int(answer(*(sizes[name] for name in order), **options))
 
 
 @crossover.criterion("at this length attention costs as much as the four projections", points=2)
@@ -549,7 +579,7 @@ crossover.hints(
 crossover.errors(
     (
         "TypeError: crossover_length() got an unexpected keyword argument",
-        "The check passes <code>d_ff</code> and <code>causal</code> by these names; keep them in the <code>def</code> line.",
+        "<code>causal</code> is passed by its name, here and in the check; keep the names of the <code>def</code> line.",
     ),
 )
 
@@ -581,7 +611,7 @@ def one_part(answer, *, part, dtype, **sizes):
     order = ("batch", "seq_len", "n_layers", "n_heads", "d_head")
     options = {"tiled": True} if sizes.get("tiled") else {}
     inference, training = answer(*(sizes[name] for name in order), getattr(torch, dtype), **options)
-    return {"inference": inference, "training": training}[part]
+    return as_int({"inference": inference, "training": training}[part])
 
 
 @held_and_kept.criterion("inference: q, k, v, out, scores and weights of one layer, however many there are", points=2)
@@ -590,6 +620,7 @@ def held(rng):
     yield dict(part="inference", batch=1, seq_len=5, n_layers=1, n_heads=3, d_head=2, dtype="float16")
     yield dict(part="inference", batch=2, seq_len=7, n_layers=3, n_heads=5, d_head=4, dtype="float16")
     yield dict(part="inference", batch=1, seq_len=1, n_layers=6, n_heads=1, d_head=1, dtype="float16")
+    yield dict(part="inference", batch=3, seq_len=4099, n_layers=7, n_heads=40, d_head=80, dtype="float16")  # GiB
 
 
 @held_and_kept.criterion("training: q, k, v, out and the weights, in every layer", points=2)
@@ -598,6 +629,7 @@ def kept(rng):
     yield dict(part="training", batch=1, seq_len=5, n_layers=1, n_heads=3, d_head=2, dtype="float16")
     yield dict(part="training", batch=2, seq_len=7, n_layers=3, n_heads=5, d_head=4, dtype="float16")
     yield dict(part="training", batch=1, seq_len=1, n_layers=6, n_heads=1, d_head=1, dtype="float16")
+    yield dict(part="training", batch=3, seq_len=4099, n_layers=7, n_heads=40, d_head=80, dtype="float16")  # GiB
 
 
 @held_and_kept.criterion("the bytes of a number are those of its dtype", points=1)
@@ -675,6 +707,15 @@ def output_not_counted(batch, seq_len, n_layers, n_heads, d_head, dtype, tiled=F
 def one_matrix_for_all_heads(batch, seq_len, n_layers, n_heads, d_head, dtype, tiled=False):
     rows, size = batch * n_heads * seq_len, dtype.itemsize
     ends, matrix = 4 * rows * d_head * size, batch * seq_len * seq_len * size
+    return (ends, n_layers * (ends + 4 * rows)) if tiled else (ends + 2 * matrix, n_layers * (ends + matrix))
+
+
+@held_and_kept.mistake(
+    "q, k, v and out are there for every sequence in your count, and the tables of scores and weights for one alone. Does a second sequence need no table?"
+)
+def tables_of_one_sequence(batch, seq_len, n_layers, n_heads, d_head, dtype, tiled=False):
+    rows, size = batch * n_heads * seq_len, dtype.itemsize
+    ends, matrix = 4 * rows * d_head * size, n_heads * seq_len * seq_len * size
     return (ends, n_layers * (ends + 4 * rows)) if tiled else (ends + 2 * matrix, n_layers * (ends + matrix))
 
 
@@ -837,7 +878,7 @@ cache_size = Exercise(
 def by_name_of_dtype(answer, *, dtype, **sizes):
     """The dtype goes by its name, so that a message can show it."""
     order = ("batch", "seq_len", "n_layers", "n_kv_heads", "d_head")
-    return answer(*(sizes[name] for name in order), getattr(torch, dtype))
+    return as_int(answer(*(sizes[name] for name in order), getattr(torch, dtype)))
 
 
 @cache_size.criterion("a key and a value, of d_head numbers each, for every token and KV head", points=2)
@@ -857,6 +898,7 @@ def many_layers(rng):
 def many_requests(rng):
     yield dict(batch=5, seq_len=3, n_layers=1, n_kv_heads=2, d_head=7, dtype="float16")
     yield dict(batch=3, seq_len=11, n_layers=4, n_kv_heads=2, d_head=5, dtype="float16")
+    yield dict(batch=29, seq_len=4099, n_layers=36, n_kv_heads=5, d_head=80, dtype="float16")  # more than 2**32
 
 
 @cache_size.criterion("the bytes of a number are those of its dtype, int8 included", points=1)
@@ -1195,56 +1237,68 @@ longest = Exercise(
 MOST_QUESTIONS = 200
 
 
+def under(memory_bytes, fixed=0, a_token=0, block=1, a_pair=0, tokens_a_byte=0):
+    """A case: the memory, a ledger made from numbers, and the ledger's formula for the card to show."""
+    a_block = f"{a_token * block} * ceil(n / {block})" if block > 1 else f"{a_token} * n"
+    terms = {f"{fixed}": fixed, a_block: a_token, f"{a_pair} * n * n": a_pair, f"n // {tokens_a_byte}": tokens_a_byte}
+    formula = " + ".join(text for text, number in terms.items() if number)
+    numbers = dict(fixed=fixed, a_token=a_token, block=block, a_pair=a_pair, tokens_a_byte=tokens_a_byte)
+    return dict(memory_bytes=memory_bytes, bytes_at=formula, **numbers)
+
+
 @longest.probe
-def with_a_ledger(answer, memory_bytes, fixed=0, a_token=0, a_pair=0, block=1):
-    """Ask for the longest text under a ledger made from these numbers, which counts how often it is asked."""
+def with_a_ledger(answer, memory_bytes, bytes_at, fixed, a_token, block, a_pair, tokens_a_byte):
+    """Ask for the longest text under the ledger of these numbers, which counts how often it is asked."""
     asked = 0
 
-    def bytes_at(n):
+    def ledger(n):
         nonlocal asked
         asked += 1
         if asked > MOST_QUESTIONS:
             raise RuntimeError(f"bytes_at was asked more than {MOST_QUESTIONS} times")
-        return fixed + a_token * (-(-n // block) * block) + a_pair * n * n
+        slowly = n // tokens_a_byte if tokens_a_byte else 0
+        return fixed + a_token * (-(-n // block) * block) + a_pair * n * n + slowly
 
-    return answer(memory_bytes, bytes_at)
+    return answer(memory_bytes, ledger)
 
 
 @longest.criterion("the last length that fits, and a length that fills the memory to the last byte does", points=2)
 def short_ones(rng):
-    yield dict(memory_bytes=60, a_token=10)
-    yield dict(memory_bytes=69, a_token=10)
-    yield dict(memory_bytes=100, a_token=3, a_pair=7)
-    yield dict(memory_bytes=64, a_token=1)
-    yield dict(memory_bytes=12, a_token=12)
-    yield dict(memory_bytes=int(rng.integers(1000, 2000)), a_token=int(rng.integers(2, 9)))
+    yield under(60, a_token=10)
+    yield under(69, a_token=10)
+    yield under(100, a_token=3, a_pair=7)
+    yield under(64, a_token=1)
+    yield under(12, a_token=12)
+    yield under(int(rng.integers(1000, 2000)), a_token=int(rng.integers(2, 9)))
 
 
 @longest.criterion("any ledger that grows: straight, square, in blocks, on top of something fixed", points=1)
 def any_ledger(rng):
-    yield dict(memory_bytes=5_000, fixed=900, a_token=11)
-    yield dict(memory_bytes=90_000, fixed=77, a_token=5, a_pair=3)
-    yield dict(memory_bytes=3_000, fixed=100, a_token=13, block=16)
-    yield dict(memory_bytes=500, a_token=1, block=100)  # 401 to 500 tokens all fill it to the last byte
-    yield dict(memory_bytes=6_000, a_token=3, block=1000)
-    yield dict(memory_bytes=40_000, a_pair=1, fixed=39_000)
+    yield under(5_000, fixed=900, a_token=11)
+    yield under(90_000, fixed=77, a_token=5, a_pair=3)
+    yield under(3_000, fixed=100, a_token=13, block=16)
+    yield under(500, a_token=1, block=100)  # 401 to 500 tokens all fill it to the last byte
+    yield under(6_000, a_token=3, block=1000)
+    yield under(40_000, a_pair=1, fixed=39_000)
+    yield under(5, tokens_a_byte=8)  # 47: a token takes less than a byte
+    yield under(100, fixed=90, tokens_a_byte=1000)
 
 
 @longest.criterion("0 where not even one token fits, and 1 where exactly one does", points=1)
 def nothing_fits(rng):
-    yield dict(memory_bytes=9, a_token=10)
-    yield dict(memory_bytes=10, a_token=10)
-    yield dict(memory_bytes=810, fixed=800, a_pair=7)
-    yield dict(memory_bytes=1_000, fixed=1_000, a_token=1)
-    yield dict(memory_bytes=500, fixed=800, a_pair=2)
+    yield under(9, a_token=10)
+    yield under(10, a_token=10)
+    yield under(810, fixed=800, a_pair=7)
+    yield under(1_000, fixed=1_000, a_token=1)
+    yield under(500, fixed=800, a_pair=2)
 
 
 @longest.criterion("texts of millions of tokens, with at most 200 questions to the ledger", points=1)
 def millions(rng):
-    yield dict(memory_bytes=80 * 2**30, fixed=16 * 2**30, a_token=1_237)
-    yield dict(memory_bytes=24 * 2**30, a_token=256, a_pair=8)
-    yield dict(memory_bytes=2**40 + 2 * int(rng.integers(500)) + 1, a_token=2)
-    yield dict(memory_bytes=2**45 - 1, a_token=67)
+    yield under(80 * 2**30, fixed=16 * 2**30, a_token=1_237)
+    yield under(24 * 2**30, a_token=256, a_pair=8)
+    yield under(2**40 + 2 * int(rng.integers(500)) + 1, a_token=2)
+    yield under(2**45 - 1, a_token=67)
 
 
 @longest.mistake(
@@ -1340,6 +1394,17 @@ def one_after_another(memory_bytes, bytes_at):
 )
 def no_more_than_a_million(memory_bytes, bytes_at):
     fits, too_long = 0, 2**20 + 1
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        fits, too_long = (middle, too_long) if bytes_at(middle) <= memory_bytes else (fits, middle)
+    return fits
+
+
+@longest.mistake(
+    "Your search ends at memory_bytes, as if each token took a byte at least. A ledger of n // 8 puts 47 tokens into 5 bytes: how can a search find its upper end under any ledger?"
+)
+def a_byte_for_each_token(memory_bytes, bytes_at):
+    fits, too_long = 0, memory_bytes + 1
     while too_long - fits > 1:
         middle = (fits + too_long) // 2
         fits, too_long = (middle, too_long) if bytes_at(middle) <= memory_bytes else (fits, middle)
@@ -1481,19 +1546,19 @@ what_sharing_saves = Quiz(
             "The FLOPs stay: 32 query heads still meet every key. Only the keys and values are fewer.",
         ),
         "b": (
-            "The same FLOPs, a quarter of the cache bytes, four times the intensity.",
-            "Yes: each key that is fetched now serves four query heads, so memory is asked for a quarter as much.",
-        ),
-        "c": (
             "A quarter of the FLOPs, the same cache bytes.",
             "This has the two exchanged. Sharing is about what is stored and fetched.",
         ),
-        "d": (
+        "c": (
             "The same FLOPs and the same bytes.",
             "The cache really is smaller: 8 keys and values are stored for a token and layer, where there were 32.",
         ),
+        "d": (
+            "The same FLOPs, a quarter of the cache bytes, four times the intensity.",
+            "Yes: each key that is fetched now serves four query heads, so memory is asked for a quarter as much.",
+        ),
     },
-    right="b",
+    right="d",
 )
 
 a_faster_chip = Quiz(
@@ -1501,12 +1566,12 @@ a_faster_chip = Quiz(
     "Decoding at 1 FLOP/byte, on a chip of 1,000 TFLOP/s and 4 TB/s: how much faster is it on the next model, with twice the FLOP/s and the same bandwidth?",
     {
         "a": (
-            "Twice as fast.",
-            "That would hold to the right of the ridge. The ridge is 1,000 / 4 = 250 FLOP/byte, and 1 lies far to its left: the arithmetic waits already.",
-        ),
-        "b": (
             "Not at all.",
             "Yes: at 1 FLOP/byte, 4 TB/s allow 4 TFLOP/s, a 250th of the peak. A higher peak moves the ridge and nothing else.",
+        ),
+        "b": (
+            "Twice as fast.",
+            "That would hold to the right of the ridge. The ridge is 1,000 / 4 = 250 FLOP/byte, and 1 lies far to its left: the arithmetic waits already.",
         ),
         "c": (
             "About 1.4 times.",
@@ -1517,7 +1582,7 @@ a_faster_chip = Quiz(
             "The ridge moves to 500 FLOP/byte, and the slope on the left of it, which is the bandwidth, stays where it is.",
         ),
     },
-    right="b",
+    right="a",
 )
 
 explain = Written(
