@@ -22,7 +22,7 @@ FIRST, SECOND = (np.random.default_rng(seed).permutation(WORDS) for seed in (0, 
 
 
 def texts(n_texts, n, rng):
-    """Texts of n tokens, n ≥ 16: two notes in the first half, a question every 4 tokens in the second.
+    """Texts of n tokens, n ≥ 16: three notes in the first half, a question every 4 tokens in the second.
 
     -> tokens (n_texts, n), and where the questions are, (n_texts, n) bool
 
