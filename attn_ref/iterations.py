@@ -17,7 +17,10 @@ from collections import Counter
 import numpy as np
 
 MAKES = ("arange", "array", "empty", "eye", "full", "linspace", "ones", "zeros")  # arrays without a watched argument
+COPIES = ("ascontiguousarray", "asfortranarray")  # as NumPy's own they would not be seen
+LOOKS = ("empty_like", "full_like", "ones_like", "zeros_like", "ndim", "shape", "size", "reshape", "transpose")
 READS = ("argmax", "argmin", "astype", "copy", "cumsum", "dot", "flatten", "item", "mean", "repeat", "std", "var")
+WHOLE = ("ceil", "floor", "trunc", "gcd", "lcm")  # whole numbers in Python and in numba, floats or arrays in NumPy
 NOT_OURS = ("numpy", "numba", "torch", "scipy", "math", "builtins")
 
 
@@ -77,6 +80,14 @@ class Seen:
         """The flat indices of an argument's or a result's numbers that are raced for."""
         at = (self._log.raced - array.__array_interface__["data"][0]) // array.itemsize
         return at[(at >= 0) & (at < array.size)]
+
+    def read_alone(self, array):
+        """How many of an argument's numbers were read outside of all parallel loops, by one thread; copying is free."""
+        start, found = array.__array_interface__["data"][0], np.zeros(array.size, bool)
+        for addresses in self._log.alone:
+            at = (np.asarray(addresses) - start) // array.itemsize
+            found[at[(at >= 0) & (at < array.size)]] = True
+        return int(found.sum())
 
     def table(self, array):
         """What each iteration did to each number: 2 wrote it, else 1 read it, else 0.  -> (iterations, size)"""
@@ -140,8 +151,9 @@ class Watched(np.ndarray):
         return (out[0] if len(out) == 1 else out) if out else log.own(found)
 
     def __array_function__(self, function, kinds, arguments, options):
-        for x in _arrays_in((arguments, {k: x for k, x in options.items() if k != "out"})):
-            self._log.note(x, wrote=False)
+        if function.__name__ not in LOOKS:
+            for x in _arrays_in((arguments, {k: x for k, x in options.items() if k != "out"})):
+                self._log.note(x, wrote=False, copied=function is np.copy)
         self._log.note(options.get("out"), wrote=True)
         found = function(*_bare(arguments), **_bare(options))
         return options["out"] if options.get("out") is not None else self._log.own(found)
@@ -150,7 +162,7 @@ class Watched(np.ndarray):
 def _reading(name):
     def method(self, *arguments, **options):
         for x in (self, *_arrays_in(arguments)):
-            self._log.note(x, wrote=False)
+            self._log.note(x, wrote=False, copied=name in ("copy", "astype"))
         return self._log.own(getattr(_bare(self), name)(*_bare(arguments), **_bare(options)))
 
     return method
@@ -161,10 +173,13 @@ for _name in READS:
 
 
 class _Log:
-    """Events in order: (loop, iteration, wrote, addresses). Arrays are kept, so that no address comes twice."""
+    """Events in order: (loop, iteration, wrote, addresses), and what was read `alone`, outside of all loops.
+
+    Arrays are kept, so that no address comes twice.
+    """
 
     def __init__(self, watching=True):
-        self.watching, self.events, self.kept, self.before = watching, [], [], set()
+        self.watching, self.events, self.alone, self.kept, self.before = watching, [], [], [], set()
         self.loop, self.iteration, self.iterations, self.codes = 0, None, 0, set()
 
     def own(self, x, name=None):
@@ -189,9 +204,13 @@ class _Log:
         text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
         return text or f"the array made in line {frame.f_lineno}"
 
-    def note(self, x, wrote):
-        if self.iteration is not None and isinstance(x, Watched):
+    def note(self, x, wrote, copied=False):
+        if not isinstance(x, Watched):
+            return
+        if self.iteration is not None:
             self.events.append((self.loop, self.iteration, wrote, _addresses(x)))
+        elif not wrote and not copied:
+            self.alone.append(_addresses(x))
 
     def total(self, x, other, ufunc):
         """x += other; on a whole array made before the loop numba gives each thread a total of its own."""
@@ -276,9 +295,11 @@ def _replay(function, log, done):
 def _stand_in(value, log, done):
     name, home = getattr(value, "__name__", ""), getattr(value, "__module__", "") or ""
     if value is np:
-        return _Module(np, {made: _making(getattr(np, made), log) for made in MAKES})
+        return _Module(np, {made: _making(getattr(np, made), log) for made in (*MAKES, *COPIES)})
     if value is math:
-        return _Module(math, {shared: getattr(np, shared) for shared in dir(math) if hasattr(np, shared)})
+        return _Module(
+            math, {shared: getattr(np, shared) for shared in dir(math) if shared not in WHOLE and hasattr(np, shared)}
+        )
     if isinstance(value, types.ModuleType) and name == "numba":
         return _Module(value, {"prange": log.prange, "njit": _undecorated, "jit": _undecorated})
     if home.startswith("numba") and name in ("prange", "njit", "jit"):
@@ -293,7 +314,14 @@ def _undecorated(*functions, **options):
 
 
 def _making(function, log):
-    return lambda *arguments, **options: log.own(function(*_bare(arguments), **_bare(options)))
+    def make(*arguments, **options):
+        found = function(*_bare(arguments), **_bare(options))
+        for x in _arrays_in(arguments):
+            if not np.may_share_memory(_bare(x), found):
+                log.note(x, wrote=False, copied=True)
+        return log.own(found)
+
+    return make
 
 
 def _codes(code):

@@ -10,7 +10,7 @@ course/11_numba_kernel.
 import linecache
 
 import numba
-from numba.core import bytecode, compiler, typed_passes, types
+from numba.core import bytecode, compiler, ir, typed_passes, types
 from numba.core.compiler_machinery import PassManager
 from numba.core.registry import cpu_target
 from numba.core.untyped_passes import ExtractByteCode
@@ -19,19 +19,34 @@ from numba.core.untyped_passes import ExtractByteCode
 def widened(kernel, *arguments):
     """The lines in which something of float32 becomes float64.  -> [(line number, source), ...]
 
-    Arguments are those of a call: their types are what counts. An error of numba is raised as it is: TypingError for
-    what it cannot type. Lines of functions that the kernel calls are not looked at.
+    Arguments are those of a call: their types are what counts. An array of float64 that float32 is stored into counts,
+    and so do lines of compiled functions that the kernel calls. An error of numba is raised as it is: TypingError for
+    what it cannot type.
     """
-    state = _infer(getattr(kernel, "py_func", kernel), tuple(numba.typeof(x) for x in arguments))
     found = set()
-    for expression, signature in state.calltypes.items():
-        if signature is None or not hasattr(expression, "list_vars") or not hasattr(expression, "op"):
-            continue  # what is stored into an array takes that array's type
-        operands = [state.typemap[one.name] for one in expression.list_vars()]
-        if types.float64 == _number(signature.return_type) and types.float32 in map(_number, operands):
-            found.add(expression.loc.line)
-    file = getattr(kernel, "py_func", kernel).__code__.co_filename
-    return [(line, linecache.getline(file, line).strip()) for line in sorted(found)]
+    _look_at(getattr(kernel, "py_func", kernel), tuple(numba.typeof(x) for x in arguments), found, set())
+    return [(line, linecache.getline(file, line).strip()) for file, line in sorted(found)]
+
+
+def _look_at(function, argument_types, found, done):
+    if (function, argument_types) in done:
+        return
+    done.add((function, argument_types))
+    state = _infer(function, argument_types)
+    for one, signature in state.calltypes.items():
+        if signature is None:
+            continue
+        if isinstance(one, (ir.SetItem, ir.StaticSetItem)):
+            place, stored = _number(signature.args[0]), _number(signature.args[-1])
+            wide = place == types.float64 and stored == types.float32
+        else:
+            operands = [state.typemap[x.name] for x in one.list_vars()] if hasattr(one, "op") else []
+            wide = _number(signature.return_type) == types.float64 and types.float32 in map(_number, operands)
+            callee = state.typemap[one.func.name] if getattr(one, "op", None) == "call" else None
+            if isinstance(callee, types.Dispatcher) and not wide:
+                _look_at(callee.dispatcher.py_func, tuple(map(types.unliteral, signature.args)), found, done)
+        if wide:
+            found.add((function.__code__.co_filename, one.loc.line))
 
 
 class _TypesOnly(compiler.CompilerBase):

@@ -88,6 +88,20 @@ def test_functions_that_a_kernel_calls_are_watched_too():
     assert watch(kernel, np.ones((3, 1)), np.zeros(1)).races == {"out": 1}
 
 
+def test_what_one_thread_reads_outside_of_the_loops_is_counted_and_copies_are_not():
+    def kernel(x, out):
+        mine, shape = np.ascontiguousarray(x.T), np.zeros_like(x)
+        out[0] = x[0].sum() + shape[0, 0]
+        for i in prange(3):
+            out[i] = np.ascontiguousarray(x[:, i])[0] + math.ceil(mine[i, 0])
+
+    x = np.ones((4, 3))
+    seen = watch(kernel, x, np.zeros(4))
+    assert seen.read_alone(x) == 3
+    assert seen.table(x).sum() == 12 and not seen.races
+    assert isinstance(in_python(lambda: math.ceil(1.5))(), int)
+
+
 def test_a_float32_that_grows_is_named_by_its_line():
     def half(x):
         total = x.dtype.type(0)
@@ -103,6 +117,28 @@ def test_a_float32_that_grows_is_named_by_its_line():
 
     assert [text for _, text in widened(half, np.ones(3, np.float32))] == ["total += x[i] * 0.5"]
     assert widened(half, np.ones(3)) == widened(kept, np.ones(3, np.float32)) == []
+
+
+def test_a_wide_array_and_a_wide_helper_count_as_well():
+    @njit
+    def total(row):
+        found = 0.0
+        for number in row:
+            found += number
+        return row.dtype.type(found)
+
+    def stored(x):
+        wide = np.zeros(len(x))
+        wide[:] = x
+        return wide.astype(x.dtype)
+
+    def called(x):
+        return total(x)
+
+    x = np.ones(3, np.float32)
+    assert [text for _, text in widened(stored, x)] == ["wide[:] = x"]
+    assert [text for _, text in widened(called, x)] == ["found += number"]
+    assert widened(called, np.ones(3)) == []
 
 
 def test_what_numba_cannot_type_is_told_by_numba():

@@ -59,6 +59,19 @@ def dealt_out(seen, results, least):
     return seen.iterations >= least and all((seen.table(x) == 2).any(axis=0).all() for x in results)
 
 
+def read_inside(seen, x):
+    """Whether at least two iterations read x, and no more than half of it is read before or after them."""
+    readers = {iteration for _, iteration, wrote, _ in seen.touched(x) if not wrote}
+    return len(readers) > 1 and 2 * seen.read_alone(x) <= x.size
+
+
+def kept_narrow(answer, *arguments):
+    """Whether numba can compile it, and whether all of float32 stays float32."""
+    found = dict(compiled_as(answer, *arguments))
+    lines = found.pop("lines that widen float32", None)
+    return found if lines is None else found | {"no line widens float32": lines == 0}
+
+
 def raced_for(seen, results):
     """Whether two iterations race for a number of the results, or for one of any other array."""
     own = sum(len(seen.raced(x)) for x in results if isinstance(x, np.ndarray))
@@ -129,10 +142,9 @@ def drive_rows(answer, x, look="result"):
     if look == "numba":
         return {"result": in_python(answer)(x), "numba compiles it": compiled_as(answer, x)["numba compiles it"]}
     seen = watch(answer, x)
-    dealt = dealt_out(seen, arrays_of(seen.result), least=2)
-    return {"result": seen.result, "each row in an iteration of prange": dealt} | raced_for(
-        seen, arrays_of(seen.result)
-    )
+    dealt = dealt_out(seen, arrays_of(seen.result), least=2) and 2 * seen.read_alone(x) <= x.size
+    found = {"result": seen.result, "prange is used": seen.iterations > 0, "each row in an iteration of prange": dealt}
+    return found | raced_for(seen, arrays_of(seen.result))
 
 
 @rows.criterion("each row gives its log-sum-exp, in the dtype of x", points=1, same_dtype=True)
@@ -394,6 +406,27 @@ def sum_ends_too_early(x):
     return out
 
 
+@rows.mistake(
+    "There is a prange, and the work is done outside of it, or all of it in one iteration: the other cores have nothing to do. Everything that a row needs belongs into the iteration of that row."
+)
+def work_outside_of_prange(x):
+    n, m = x.shape
+    out = np.empty(n, x.dtype)
+    for i in prange(n):
+        out[i] = 0
+    for i in range(n):
+        largest = x[i, 0]
+        for j in range(m):
+            largest = max(largest, x[i, j])
+        out[i] = largest
+        if largest > -np.inf:
+            total = x.dtype.type(0)
+            for j in range(m):
+                total += math.exp(x[i, j] - largest)
+            out[i] = largest + math.log(total)
+    return out
+
+
 @rows.also_right
 def a_row_at_a_time(x):
     out = np.full(len(x), x.dtype.type(-np.inf))
@@ -435,20 +468,14 @@ def one_scratch_row_for_each(x):
 
 
 rows.hints(
-    "Each row needs its maximum, then a sum, then a logarithm, none of which depends on another row. So what should one iteration of prange do from beginning to end?",
-    "`for i in prange(n):` with two plain loops inside: one for the largest score of row i, one for the sum of exp(score - largest). Variables that the loop body sets first belong to its iteration.",
-    "Make `out` before the loop, in x's dtype. In iteration i find the largest; if it is -inf, that is the result. Otherwise sum, take the logarithm, add the largest, and write out[i], which no other iteration touches.",
+    "Each row needs its maximum, a sum and a logarithm, none of which depends on another row. What should one iteration of prange do from beginning to end?",
+    "`for i in prange(n):` with two plain loops inside, one for the largest score of row i, one for the sum. Variables that the loop body sets first belong to its iteration.",
+    "Make `out` before the loop, in x's dtype. In iteration i find the largest; if it is -inf, that is the result. Otherwise sum exp(score - largest), take the logarithm, add the largest, and write out[i].",
 )
 rows.errors(
     (
-        "TypeError: A jit decorator was called on an already jitted function",
-        "The cell below compiles your function itself. Take the <code>@njit</code> above it away, or call your function "
-        "as it is.",
-    ),
-    (
         "TypingError: No implementation of function Function(&lt;function array_max ...&gt;) found for signature",
-        "numba knows a part of NumPy. <code>x.max()</code> is in it, <code>x.max(axis=1)</code> is not; a loop over rows "
-        "needs no axis.",
+        "numba knows a part of NumPy: <code>x.max()</code>, not <code>x.max(axis=1)</code>. A loop over rows needs no axis.",
     ),
 )
 
@@ -485,6 +512,7 @@ def one_reads(rng):
     yield dict(log=as_log((0, 1, 1), (1, 1, 0), (0, 2, 0), (1, 3, 1)))
     yield dict(log=as_log((0, 5, 0), (1, 5, 1), (2, 4, 0), (0, 4, 0)))
     yield dict(log=as_log((0, 8, 0), (1, 8, 0), (2, 8, 1), (3, 6, 0)))
+    yield dict(log=as_log((6, 2, 1), (6, 2, 0), (3, 2, 0), (0, 0, 0), (0, 0, 1), (0, 0, 0), (9, 0, 0)))
 
 
 @found_races.criterion("reading alone is no race, nor is anything that one iteration does by itself", points=1)
@@ -498,6 +526,9 @@ def no_race(rng):
 @found_races.criterion("long logs in any order; each entry once, the smallest first", points=1)
 def any_order(rng):
     yield dict(log=as_log((2, 11, 1), (0, 3, 1), (1, 8, 0), (5, 11, 0), (2, 11, 1), (4, 3, 1), (0, 8, 1), (1, 12, 1)))
+    yield dict(
+        log=as_log((5, 2_000_001, 0), (70_000, 2_000_001, 1), (5, 1, 1), (1005, 2, 0), (6, 999, 1), (5, 1999, 0))
+    )
     for events, entries in ((60, 40), (200, 300), (90, 12)):
         numbers = (rng.integers(0, 7, events), rng.integers(0, entries, events), rng.random(events) < 0.3)
         yield dict(log=np.stack(numbers, axis=1).astype(np.int64))
@@ -611,6 +642,38 @@ def log_sorted_in_place(log):
     return found
 
 
+@found_races.mistake(
+    "Each event is compared with the latest one of its entry only. If an iteration writes an entry and then reads it, its write is forgotten when another one reads. What must be kept of all that came before?"
+)
+def only_the_latest_event_kept(log):
+    latest, found = {}, set()
+    for iteration, entry, wrote in log.tolist():
+        if entry in latest and latest[entry][0] != iteration and (wrote or latest[entry][1]):
+            found.add(entry)
+        latest[entry] = iteration, wrote
+    return sorted(found)
+
+
+@found_races.mistake(
+    "Of an entry's writers you keep one, so that two iterations that both write it go unnoticed. How many may there be?"
+)
+def one_writer_for_each_entry(log):
+    writer = {entry: iteration for iteration, entry, wrote in log.tolist() if wrote}
+    return sorted({e for i, e, wrote in log.tolist() if not wrote and e in writer and writer[e] != i})
+
+
+@found_races.mistake(
+    "The entries come once for each event that touches them. Which kind of collection holds each thing once?"
+)
+def once_for_each_event(log):
+    by_entry = {}
+    for iteration, entry, wrote in log.tolist():
+        iterations, writes = by_entry.setdefault(entry, (set(), []))
+        iterations.add(iteration)
+        writes.append(wrote)
+    return sorted(e for _, e, _ in log.tolist() if len(by_entry[e][0]) > 1 and any(by_entry[e][1]))
+
+
 @found_races.also_right
 def by_masks(log):
     found = []
@@ -630,14 +693,13 @@ def every_pair(log):
 
 found_races.hints(
     "Take one entry and look at all its events. Which two questions decide?",
-    "For each entry: how many different iterations touched it, and did any of them write? The order of the log plays no part.",
-    "Walk the log once and keep, for each entry, a set of iterations and whether anything was written. Then return the entries with two iterations or more and a write, sorted.",
+    "How many different iterations touched it, and did any of them write? The order of the log plays no part.",
+    "Walk the log once and keep, for each entry, a set of iterations and whether anything was written.",
 )
 found_races.errors(
     (
         "ValueError: not enough values to unpack (expected 3, got 0)",
-        "An empty log has no events: its shape is (0, 3), and a loop over it runs no time at all. Columns are "
-        "<code>log[:, 0]</code>, not <code>log[0]</code>.",
+        "An empty log has the shape (0, 3): a loop over it runs no time at all. Columns are <code>log[:, 0]</code>.",
     ),
 )
 
@@ -711,7 +773,7 @@ def total_starts_as_float64(q, k):
 
 
 @scores_of_a_tile.mistake(
-    "`math.sqrt` of a whole number is a float64, and a float32 times or over a float64 is a float64. Which conversion, made once before the loops, keeps the product narrow?"
+    "`math.sqrt` of a whole number is a float64, and so is an array made without a dtype; a float32 that meets one of them, or is stored in it, is widened. `widened` names the line. What does `q.dtype` make narrow there?"
 )
 def scale_in_float64(q, k):
     n, d = q.shape
@@ -835,6 +897,22 @@ def q_scaled_in_place(q, k):
     return np.dot(q, k.T)
 
 
+@scores_of_a_tile.mistake(
+    "The root is taken of a number of rows. A dot product runs over the features: which axis of q counts them?"
+)
+def root_of_the_number_of_queries(q, k):
+    n, d = q.shape
+    scale = q.dtype.type(1 / math.sqrt(n))
+    scores = np.empty((n, len(k)), q.dtype)
+    for i in range(n):
+        for j in range(len(k)):
+            total = q.dtype.type(0)
+            for c in range(d):
+                total += q[i, c] * k[j, c]
+            scores[i, j] = total * scale
+    return scores
+
+
 @scores_of_a_tile.also_right
 def with_dot(q, k):
     return np.dot(q, k.T) * q.dtype.type(q.shape[1] ** -0.5)
@@ -867,18 +945,14 @@ def first_product_starts_the_sum(q, k):
 
 
 scores_of_a_tile.hints(
-    "`widened(tile_scores, q, k)` names the lines at which a float32 meets a float64. Which variable on such a line is the wide one, and where did it get its type?",
+    "`widened(tile_scores, q, k)` names the lines. Which variable on such a line is the wide one, and where did it get its type?",
     "`q.dtype.type(0)` is a zero of q's dtype, and `q.dtype.type(x)` brings any number x to it. Scale, sum and result each need it once.",
-    "Before the loops: the scale as a number of q's dtype, and an array of q's dtype for the result. Then loops over queries and keys, a sum that begins with a zero of q's dtype, and a product with the scale.",
+    "Before the loops: the scale and the result's array, both in q's dtype. Inside: a sum that begins with a zero of q's dtype, and a product with the scale.",
 )
 scores_of_a_tile.errors(
     (
-        "TypingError: Unknown attribute 'type' of type array(float32, 2d, C)",
-        "<code>type</code> belongs to the dtype: <code>q.dtype.type(0)</code>, not <code>q.type(0)</code>.",
-    ),
-    (
         "TypingError: Cannot unify float32 and array(float32, 1d, C) for 'total'",
-        "A variable keeps one type in all of a function. Here it is a number at first and a row later: is an index missing?",
+        "A number at first and a row later: is an index missing?",
     ),
 )
 
@@ -898,7 +972,7 @@ def visible_tiles(i0, i1, n_q, n_k, causal, window, block_k):
     return first // block_k, (stop + block_k - 1) // block_k
 
 
-walk = Exercise("11.4", "Which tiles are worth a visit?", reference=visible_tiles, minutes=12)
+walk = Exercise("11.4", "Which tiles are worth a visit?", reference=visible_tiles, minutes=15)
 
 
 def tile_case(i0, i1, n_q, n_k, causal=False, window=0, block_k=4):
@@ -909,7 +983,10 @@ def tile_case(i0, i1, n_q, n_k, causal=False, window=0, block_k=4):
 @remembered(visible_tiles)
 def drive_walk(answer, look="result", **where):
     found = in_python(answer)(*where.values())
-    return found if look == "result" else {"result": found, "numba": compiled_as(answer, *where.values())}
+    if look == "result":
+        return found
+    whole = all(isinstance(x, (int, np.integer)) for x in found)
+    return {"result": found, "two whole numbers": whole, "numba": compiled_as(answer, *where.values())}
 
 
 @walk.criterion("without a mask every tile, the ragged last one too", points=1)
@@ -928,6 +1005,7 @@ def causal_range(rng):
     yield tile_case(2, 4, 4, 21, causal=True, block_k=5)
     yield tile_case(1, 5, 7, 7, causal=True, block_k=1)
     yield tile_case(3, 9, 9, 7, causal=True, block_k=2)
+    yield tile_case(0, 1, 5000, 5000, causal=True, block_k=4096)
 
 
 @walk.criterion("a window: from the tile of the first query's oldest key, and causal by itself", points=2)
@@ -1135,7 +1213,7 @@ def last_for_stop(i0, i1, n_q, n_k, causal, window, block_k):
 
 
 @walk.mistake(
-    "Right in Python. numba gives a variable one type, and yours is None in one branch and a number in another. Which number stands for no limit?"
+    "Right in Python, and numba cannot compile it: a variable is None in one branch and a number in another, or NumPy is used in a way that numba does not know. `njit(visible_tiles)(4, 6, 8, 8, True, 0, 3)` says which line. Whole numbers, min, max and // are enough."
 )
 def none_for_no_limit(i0, i1, n_q, n_k, causal, window, block_k):
     limits = [None, None]
@@ -1146,6 +1224,74 @@ def none_for_no_limit(i0, i1, n_q, n_k, causal, window, block_k):
     first = 0 if limits[0] is None else max(0, limits[0])
     stop = n_k if limits[1] is None else min(n_k, limits[1])
     return (first // block_k, -(-stop // block_k)) if first < stop else (0, 0)
+
+
+@walk.mistake(
+    "The numbers are right, and one of them is a float: `/` and `np.ceil` give floats, over which no range can run. How does // round up?"
+)
+def stop_as_a_float(i0, i1, n_q, n_k, causal, window, block_k):
+    first, stop = 0, n_k
+    if causal or window > 0:
+        stop = min(n_k, i1 + n_k - n_q)
+    if window > 0:
+        first = max(0, i0 + n_k - n_q - window + 1)
+    if first >= stop:
+        return 0, 0
+    return first // block_k, np.ceil(stop / block_k)
+
+
+@walk.mistake(
+    "Without causal your window cuts off the old keys and leaves all the later ones. Here a window ends at the query's own key, whatever causal says."
+)
+def window_open_to_the_future(i0, i1, n_q, n_k, causal, window, block_k):
+    first, stop = 0, n_k
+    if causal:
+        stop = min(n_k, i1 + n_k - n_q)
+    if window > 0:
+        first = max(0, i0 + n_k - n_q - window + 1)
+    if first >= stop:
+        return 0, 0
+    return first // block_k, (stop + block_k - 1) // block_k
+
+
+@walk.mistake(
+    "Where the last visible key ends a tile, you visit one tile more. How many tiles of 4 do 8 keys need, and what does 8 // 4 + 1 give?"
+)
+def always_one_tile_more(i0, i1, n_q, n_k, causal, window, block_k):
+    first, stop = 0, n_k
+    if causal or window > 0:
+        stop = min(n_k, i1 + n_k - n_q)
+    if window > 0:
+        first = max(0, i0 + n_k - n_q - window + 1)
+    if first >= stop:
+        return 0, 0
+    return first // block_k, stop // block_k + 1
+
+
+@walk.mistake(
+    "The end is counted from the query's position and the window's beginning from its number i. Both belong to the same position i + n_k - n_q."
+)
+def window_from_the_number(i0, i1, n_q, n_k, causal, window, block_k):
+    first, stop = 0, n_k
+    if causal or window > 0:
+        stop = min(n_k, i1 + n_k - n_q)
+    if window > 0:
+        first = max(0, i0 - window + 1)
+    if first >= stop:
+        return 0, 0
+    return first // block_k, (stop + block_k - 1) // block_k
+
+
+@walk.mistake("A window that reaches back beyond the first key gives a negative tile. Where do keys begin?")
+def tiles_before_the_first_key(i0, i1, n_q, n_k, causal, window, block_k):
+    first, stop = 0, n_k
+    if causal or window > 0:
+        stop = min(n_k, i1 + n_k - n_q)
+    if window > 0:
+        first = i0 + n_k - n_q - window + 1
+    if first >= stop:
+        return 0, 0
+    return first // block_k, (stop + block_k - 1) // block_k
 
 
 @walk.also_right
@@ -1177,7 +1323,7 @@ def from_the_last_key(i0, i1, n_q, n_k, causal, window, block_k):
 
 
 walk.hints(
-    "Query i stands at position i + n_k - n_q. Of the queries i0 .. i1-1, which one reaches furthest back, and which one sees furthest ahead?",
+    "Of the queries i0 .. i1-1, which one reaches furthest back, and which one sees furthest ahead?",
     "Find the first visible key and the first key that is no longer visible, each within 0 .. n_k. Then turn keys into tiles: the first is rounded down, the second up.",
     "Begin with 0 and n_k. With a mask the end is min(n_k, position of the last query + 1); with a window the beginning is max(0, position of the first query - window + 1). If nothing lies between, return (0, 0).",
 )
@@ -1235,7 +1381,7 @@ forward = Exercise(
     "11.5",
     "Attention in one parallel loop",
     reference=flash_forward,
-    minutes=35,
+    minutes=45,
     time_limit=40.0,
     forbids=(*KERNELS, *AROUND_THE_SCALES),
 )
@@ -1278,7 +1424,7 @@ def drive_forward(answer, q, k, v, causal, window, block_k, look="result"):
     if look == "result":
         return in_python(answer)(*arguments)
     if look == "types":
-        return {"out and lse": in_python(answer)(*arguments)} | compiled_as(answer, *arguments)
+        return {"out and lse": in_python(answer)(*arguments)} | kept_narrow(answer, *arguments)
     if look == "memory":
         function = in_python(answer)  # before the scales are set to 0
         found, held = weighed(lambda: function(*arguments))
@@ -1290,14 +1436,19 @@ def drive_forward(answer, q, k, v, causal, window, block_k, look="result"):
             all(isinstance(x, np.ndarray) and x.shape[:3] == q.shape[:3] for x in results) and results[0].ndim == 4
         )
         at_work = fitting and (seen.table(results[0]) == 2).any()
-        return {SKIPS: bool(at_work) and needless(seen, q, k, results, causal, window, block_k) == 0}
+        widest = max((len(np.unique(event[3] // k.shape[3])) for event in seen.touched(k)), default=0)
+        needed = bool(at_work) and needless(seen, q, k, results, causal, window, block_k) == 0
+        return {SKIPS: needed, NARROW: widest <= block_k}
     dealt = dealt_out(seen, results, least=k.shape[0] * k.shape[1])
-    return {"out and lse": seen.result, DEALT: dealt} | raced_for(seen, results)
+    inside = read_inside(seen, k) and read_inside(seen, v)
+    return {"out and lse": seen.result, DEALT: dealt, INSIDE: inside} | raced_for(seen, results)
 
 
 LIGHT = "never held half of n_q × n_k numbers"
 SKIPS = "read only tiles that a query at work may see"
+NARROW = "no more than block_k keys are read at once"
 DEALT = "all of out and lse is written inside prange"
+INSIDE = "keys and values are read inside prange"
 
 
 def heads_case(rng, batch, heads, kv_heads, n_q, n_k, d, d_v, block_k, causal=False, window=0, **more):
@@ -1320,7 +1471,7 @@ def whole_attention(rng):
     yield heads_case(rng, 1, 2, 2, 5, 8, 4, 3, block_k=3, dtype=np.float32)
 
 
-@forward.criterion("causal and window, counted from the end; a query that sees nothing gives 0 and -inf", points=2)
+@forward.criterion("causal and window, counted from the end; a query that sees nothing gives 0 and -inf", points=1)
 def masked_attention(rng):
     yield heads_case(rng, 1, 2, 2, 6, 6, 4, 3, block_k=2, causal=True)
     yield heads_case(rng, 2, 1, 1, 5, 11, 3, 4, block_k=4, causal=True)
@@ -1350,17 +1501,21 @@ def extreme_attention(rng):
 
 @forward.criterion("prange shares out the work, no two iterations race, no table is held", points=1)
 def in_parallel(rng):
-    yield heads_case(rng, 2, 2, 1, 5, 6, 3, 2, block_k=4, causal=True, look="loop")
+    yield heads_case(rng, 2, 4, 2, 5, 6, 3, 2, block_k=4, causal=True, look="loop")
     yield heads_case(rng, 1, 1, 1, 96, 192, 2, 2, block_k=32, look="memory")
     yield heads_case(rng, 1, 1, 1, 1, 16_000, 2, 2, block_k=32, look="memory")
 
 
-@forward.criterion("no tile of keys is read that none of the queries at work may see; numba keeps to float32", points=1)
+@forward.criterion("only tiles of block_k keys are read that a query at work may see; numba keeps to float32", points=1)
 def only_what_is_needed(rng):
     yield heads_case(rng, 1, 1, 1, 24, 24, 2, 2, block_k=3, causal=True, look="keys")
     yield heads_case(rng, 1, 1, 1, 300, 8, 2, 2, block_k=1, causal=True, look="keys")
     yield heads_case(rng, 1, 2, 1, 8, 60, 2, 2, block_k=4, window=6, look="keys")
+    yield heads_case(rng, 1, 1, 1, 2, 29, 2, 2, block_k=4, look="keys")
     yield heads_case(rng, 1, 2, 2, 5, 8, 4, 3, block_k=3, causal=True, dtype=np.float32, look="types")
+
+
+forward.leaves_inputs_alone(points=1)
 
 
 @forward.mistake(
@@ -2031,6 +2186,480 @@ def results_in_float64(q, k, v, causal, window, block_k):
     return out, lse
 
 
+@forward.mistake(
+    "lse is in base 2: with log₂e folded into the scale the maximum is one of base 2, and so is a log₂ of the sum. What turns it back?"
+)
+def lse_left_in_base_two(q, k, v, causal, window, block_k):
+    batch, heads, n_q, d = q.shape
+    n_k, group = k.shape[2], heads // k.shape[1]
+    scale = q.dtype.type(1 / math.sqrt(d))
+    out = np.zeros((batch, heads, n_q, v.shape[3]), q.dtype)
+    lse = np.full((batch, heads, n_q), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * n_q):
+        b, h, i = task // n_q // heads, task // n_q % heads, task % n_q
+        g, p = h // group, i + n_k - n_q
+        first = max(0, p - window + 1) if window > 0 else 0
+        stop = min(n_k, p + 1) if causal or window > 0 else n_k
+        row_max, row_sum = q.dtype.type(-np.inf), q.dtype.type(0)
+        acc = np.zeros(v.shape[3], q.dtype)
+        for j0 in range(first, stop, block_k):
+            j1 = min(j0 + block_k, stop)
+            s = np.dot(k[b, g, j0:j1], q[b, h, i]) * scale
+            new_max = max(row_max, s.max())
+            kept, w = math.exp(row_max - new_max), np.exp(s - new_max)
+            row_max, row_sum = new_max, row_sum * kept + w.sum()
+            acc = acc * kept + np.dot(w, v[b, g, j0:j1])
+        if row_sum > 0:
+            out[b, h, i] = acc / row_sum
+            lse[b, h, i] = (row_max + math.log(row_sum)) * q.dtype.type(math.log2(math.e))
+    return out, lse
+
+
+@forward.mistake(
+    "lse is the maximum of base 2 plus a natural logarithm: only the sum was turned back. By what must a maximum that holds log₂e be divided?"
+)
+def maximum_left_in_base_two(q, k, v, causal, window, block_k):
+    batch, heads, n_q, d = q.shape
+    n_k, group = k.shape[2], heads // k.shape[1]
+    scale = q.dtype.type(1 / math.sqrt(d))
+    out = np.zeros((batch, heads, n_q, v.shape[3]), q.dtype)
+    lse = np.full((batch, heads, n_q), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * n_q):
+        b, h, i = task // n_q // heads, task // n_q % heads, task % n_q
+        g, p = h // group, i + n_k - n_q
+        first = max(0, p - window + 1) if window > 0 else 0
+        stop = min(n_k, p + 1) if causal or window > 0 else n_k
+        row_max, row_sum = q.dtype.type(-np.inf), q.dtype.type(0)
+        acc = np.zeros(v.shape[3], q.dtype)
+        for j0 in range(first, stop, block_k):
+            j1 = min(j0 + block_k, stop)
+            s = np.dot(k[b, g, j0:j1], q[b, h, i]) * scale
+            new_max = max(row_max, s.max())
+            kept, w = math.exp(row_max - new_max), np.exp(s - new_max)
+            row_max, row_sum = new_max, row_sum * kept + w.sum()
+            acc = acc * kept + np.dot(w, v[b, g, j0:j1])
+        if row_sum > 0:
+            out[b, h, i] = acc / row_sum
+            lse[b, h, i] = row_max * q.dtype.type(math.log2(math.e)) + math.log(row_sum)
+    return out, lse
+
+
+@forward.mistake(
+    "acc is brought to the new maximum and row_sum is not. Both are sums of exponentials taken against the maximum."
+)
+def only_acc_rescaled(q, k, v, causal, window, block_k):
+    batch, heads, n_q, d = q.shape
+    n_k, group = k.shape[2], heads // k.shape[1]
+    scale = q.dtype.type(1 / math.sqrt(d))
+    out = np.zeros((batch, heads, n_q, v.shape[3]), q.dtype)
+    lse = np.full((batch, heads, n_q), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * n_q):
+        b, h, i = task // n_q // heads, task // n_q % heads, task % n_q
+        g, p = h // group, i + n_k - n_q
+        first = max(0, p - window + 1) if window > 0 else 0
+        stop = min(n_k, p + 1) if causal or window > 0 else n_k
+        row_max, row_sum = q.dtype.type(-np.inf), q.dtype.type(0)
+        acc = np.zeros(v.shape[3], q.dtype)
+        for j0 in range(first, stop, block_k):
+            j1 = min(j0 + block_k, stop)
+            s = np.dot(k[b, g, j0:j1], q[b, h, i]) * scale
+            new_max = max(row_max, s.max())
+            kept, w = math.exp(row_max - new_max), np.exp(s - new_max)
+            row_max, row_sum = new_max, row_sum + w.sum()
+            acc = acc * kept + np.dot(w, v[b, g, j0:j1])
+        if row_sum > 0:
+            out[b, h, i] = acc / row_sum
+            lse[b, h, i] = row_max + math.log(row_sum)
+    return out, lse
+
+
+@forward.mistake(
+    "The old state grows where it should shrink: exp(new - old) is at least 1. Against which maximum were the old exponentials taken?"
+)
+def factor_upside_down(q, k, v, causal, window, block_k):
+    batch, heads, n_q, d = q.shape
+    n_k, group = k.shape[2], heads // k.shape[1]
+    scale = q.dtype.type(1 / math.sqrt(d))
+    out = np.zeros((batch, heads, n_q, v.shape[3]), q.dtype)
+    lse = np.full((batch, heads, n_q), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * n_q):
+        b, h, i = task // n_q // heads, task // n_q % heads, task % n_q
+        g, p = h // group, i + n_k - n_q
+        first = max(0, p - window + 1) if window > 0 else 0
+        stop = min(n_k, p + 1) if causal or window > 0 else n_k
+        row_max, row_sum = q.dtype.type(-np.inf), q.dtype.type(0)
+        acc = np.zeros(v.shape[3], q.dtype)
+        for j0 in range(first, stop, block_k):
+            j1 = min(j0 + block_k, stop)
+            s = np.dot(k[b, g, j0:j1], q[b, h, i]) * scale
+            new_max = max(row_max, s.max())
+            kept, w = (math.exp(new_max - row_max) if row_max > -np.inf else q.dtype.type(0)), np.exp(s - new_max)
+            row_max, row_sum = new_max, row_sum * kept + w.sum()
+            acc = acc * kept + np.dot(w, v[b, g, j0:j1])
+        if row_sum > 0:
+            out[b, h, i] = acc / row_sum
+            lse[b, h, i] = row_max + math.log(row_sum)
+    return out, lse
+
+
+@forward.mistake(
+    "The maximum of the first tile is kept for all tiles. Where a later score lies a thousand above it, exp overflows. When must the maximum grow?"
+)
+def maximum_of_the_first_tile(q, k, v, causal, window, block_k):
+    batch, heads, n_q, d = q.shape
+    n_k, group = k.shape[2], heads // k.shape[1]
+    scale = q.dtype.type(1 / math.sqrt(d))
+    out = np.zeros((batch, heads, n_q, v.shape[3]), q.dtype)
+    lse = np.full((batch, heads, n_q), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * n_q):
+        b, h, i = task // n_q // heads, task // n_q % heads, task % n_q
+        g, p = h // group, i + n_k - n_q
+        first = max(0, p - window + 1) if window > 0 else 0
+        stop = min(n_k, p + 1) if causal or window > 0 else n_k
+        row_max, row_sum = q.dtype.type(-np.inf), q.dtype.type(0)
+        acc = np.zeros(v.shape[3], q.dtype)
+        for j0 in range(first, stop, block_k):
+            j1 = min(j0 + block_k, stop)
+            s = np.dot(k[b, g, j0:j1], q[b, h, i]) * scale
+            new_max = row_max if row_max > -np.inf else s.max()
+            kept, w = math.exp(row_max - new_max), np.exp(s - new_max)
+            row_max, row_sum = new_max, row_sum * kept + w.sum()
+            acc = acc * kept + np.dot(w, v[b, g, j0:j1])
+        if row_sum > 0:
+            out[b, h, i] = acc / row_sum
+            lse[b, h, i] = row_max + math.log(row_sum)
+    return out, lse
+
+
+@forward.mistake(
+    "row_max starts at 0, so where all scores lie far below 0 every exponential vanishes. What is the maximum of no scores?"
+)
+def row_max_starts_at_zero(q, k, v, causal, window, block_k):
+    batch, heads, n_q, d = q.shape
+    n_k, group = k.shape[2], heads // k.shape[1]
+    scale = q.dtype.type(1 / math.sqrt(d))
+    out = np.zeros((batch, heads, n_q, v.shape[3]), q.dtype)
+    lse = np.full((batch, heads, n_q), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * n_q):
+        b, h, i = task // n_q // heads, task // n_q % heads, task % n_q
+        g, p = h // group, i + n_k - n_q
+        first = max(0, p - window + 1) if window > 0 else 0
+        stop = min(n_k, p + 1) if causal or window > 0 else n_k
+        row_max, row_sum = q.dtype.type(0), q.dtype.type(0)
+        acc = np.zeros(v.shape[3], q.dtype)
+        for j0 in range(first, stop, block_k):
+            j1 = min(j0 + block_k, stop)
+            s = np.dot(k[b, g, j0:j1], q[b, h, i]) * scale
+            new_max = max(row_max, s.max())
+            kept, w = math.exp(row_max - new_max), np.exp(s - new_max)
+            row_max, row_sum = new_max, row_sum * kept + w.sum()
+            acc = acc * kept + np.dot(w, v[b, g, j0:j1])
+        if row_sum > 0:
+            out[b, h, i] = acc / row_sum
+            lse[b, h, i] = row_max + math.log(row_sum)
+    return out, lse
+
+
+@forward.mistake(
+    "The window works only where causal is true. Here a window w shows keys p-w+1 .. p, whatever causal says."
+)
+def window_needs_causal(q, k, v, causal, window, block_k):
+    batch, heads, n_q, d = q.shape
+    n_k, group = k.shape[2], heads // k.shape[1]
+    scale = q.dtype.type(1 / math.sqrt(d))
+    out = np.zeros((batch, heads, n_q, v.shape[3]), q.dtype)
+    lse = np.full((batch, heads, n_q), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * n_q):
+        b, h, i = task // n_q // heads, task // n_q % heads, task % n_q
+        g, p = h // group, i + n_k - n_q
+        first = max(0, p - window + 1) if causal and window > 0 else 0
+        stop = min(n_k, p + 1) if causal else n_k
+        row_max, row_sum = q.dtype.type(-np.inf), q.dtype.type(0)
+        acc = np.zeros(v.shape[3], q.dtype)
+        for j0 in range(first, stop, block_k):
+            j1 = min(j0 + block_k, stop)
+            s = np.dot(k[b, g, j0:j1], q[b, h, i]) * scale
+            new_max = max(row_max, s.max())
+            kept, w = math.exp(row_max - new_max), np.exp(s - new_max)
+            row_max, row_sum = new_max, row_sum * kept + w.sum()
+            acc = acc * kept + np.dot(w, v[b, g, j0:j1])
+        if row_sum > 0:
+            out[b, h, i] = acc / row_sum
+            lse[b, h, i] = row_max + math.log(row_sum)
+    return out, lse
+
+
+@forward.mistake(
+    "Without causal your window leaves the future open. Here a window w shows keys p-w+1 .. p, whatever causal says."
+)
+def forward_window_open_to_the_future(q, k, v, causal, window, block_k):
+    batch, heads, n_q, d = q.shape
+    n_k, group = k.shape[2], heads // k.shape[1]
+    scale = q.dtype.type(1 / math.sqrt(d))
+    out = np.zeros((batch, heads, n_q, v.shape[3]), q.dtype)
+    lse = np.full((batch, heads, n_q), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * n_q):
+        b, h, i = task // n_q // heads, task // n_q % heads, task % n_q
+        g, p = h // group, i + n_k - n_q
+        first = max(0, p - window + 1) if window > 0 else 0
+        stop = min(n_k, p + 1) if causal else n_k
+        row_max, row_sum = q.dtype.type(-np.inf), q.dtype.type(0)
+        acc = np.zeros(v.shape[3], q.dtype)
+        for j0 in range(first, stop, block_k):
+            j1 = min(j0 + block_k, stop)
+            s = np.dot(k[b, g, j0:j1], q[b, h, i]) * scale
+            new_max = max(row_max, s.max())
+            kept, w = math.exp(row_max - new_max), np.exp(s - new_max)
+            row_max, row_sum = new_max, row_sum * kept + w.sum()
+            acc = acc * kept + np.dot(w, v[b, g, j0:j1])
+        if row_sum > 0:
+            out[b, h, i] = acc / row_sum
+            lse[b, h, i] = row_max + math.log(row_sum)
+    return out, lse
+
+
+@forward.mistake(
+    "You divide by the root of d_v. The scores are dot products over d features; d_v is the width of a value."
+)
+def root_of_the_values_width(q, k, v, causal, window, block_k):
+    batch, heads, n_q, d = q.shape
+    n_k, group = k.shape[2], heads // k.shape[1]
+    scale = q.dtype.type(1 / math.sqrt(v.shape[3]))
+    out = np.zeros((batch, heads, n_q, v.shape[3]), q.dtype)
+    lse = np.full((batch, heads, n_q), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * n_q):
+        b, h, i = task // n_q // heads, task // n_q % heads, task % n_q
+        g, p = h // group, i + n_k - n_q
+        first = max(0, p - window + 1) if window > 0 else 0
+        stop = min(n_k, p + 1) if causal or window > 0 else n_k
+        row_max, row_sum = q.dtype.type(-np.inf), q.dtype.type(0)
+        acc = np.zeros(v.shape[3], q.dtype)
+        for j0 in range(first, stop, block_k):
+            j1 = min(j0 + block_k, stop)
+            s = np.dot(k[b, g, j0:j1], q[b, h, i]) * scale
+            new_max = max(row_max, s.max())
+            kept, w = math.exp(row_max - new_max), np.exp(s - new_max)
+            row_max, row_sum = new_max, row_sum * kept + w.sum()
+            acc = acc * kept + np.dot(w, v[b, g, j0:j1])
+        if row_sum > 0:
+            out[b, h, i] = acc / row_sum
+            lse[b, h, i] = row_max + math.log(row_sum)
+    return out, lse
+
+
+@forward.mistake(
+    "The tile's width is written into your code, and block_k is not used: more keys are read at once than the caller allows. Which bound of the loop over keys should come from it?"
+)
+def tiles_of_64_whatever_is_asked(q, k, v, causal, window, block_k):
+    batch, heads, n_q, d = q.shape
+    n_k, group = k.shape[2], heads // k.shape[1]
+    scale = q.dtype.type(1 / math.sqrt(d))
+    out = np.zeros((batch, heads, n_q, v.shape[3]), q.dtype)
+    lse = np.full((batch, heads, n_q), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * n_q):
+        b, h, i = task // n_q // heads, task // n_q % heads, task % n_q
+        g, p = h // group, i + n_k - n_q
+        first = max(0, p - window + 1) if window > 0 else 0
+        stop = min(n_k, p + 1) if causal or window > 0 else n_k
+        row_max, row_sum = q.dtype.type(-np.inf), q.dtype.type(0)
+        acc = np.zeros(v.shape[3], q.dtype)
+        for j0 in range(first, stop, 64):
+            j1 = min(j0 + 64, stop)
+            s = np.dot(k[b, g, j0:j1], q[b, h, i]) * scale
+            new_max = max(row_max, s.max())
+            kept, w = math.exp(row_max - new_max), np.exp(s - new_max)
+            row_max, row_sum = new_max, row_sum * kept + w.sum()
+            acc = acc * kept + np.dot(w, v[b, g, j0:j1])
+        if row_sum > 0:
+            out[b, h, i] = acc / row_sum
+            lse[b, h, i] = row_max + math.log(row_sum)
+    return out, lse
+
+
+@forward.mistake(
+    "The work is done in a plain loop, and prange fills in what is already known: one core computes. Which loop reads the values?"
+)
+def computed_before_prange(q, k, v, causal, window, block_k):
+    batch, heads, n_q, d = q.shape
+    n_k, group = k.shape[2], heads // k.shape[1]
+    scale = q.dtype.type(1 / math.sqrt(d))
+    out = np.zeros((batch, heads, n_q, v.shape[3]), q.dtype)
+    lse = np.full((batch, heads, n_q), q.dtype.type(-np.inf))
+    known, known_lse = out.copy(), lse.copy()
+    for task in range(batch * heads * n_q):
+        b, h, i = task // n_q // heads, task // n_q % heads, task % n_q
+        g, p = h // group, i + n_k - n_q
+        first = max(0, p - window + 1) if window > 0 else 0
+        stop = min(n_k, p + 1) if causal or window > 0 else n_k
+        row_max, row_sum = q.dtype.type(-np.inf), q.dtype.type(0)
+        acc = np.zeros(v.shape[3], q.dtype)
+        for j0 in range(first, stop, block_k):
+            j1 = min(j0 + block_k, stop)
+            s = np.dot(k[b, g, j0:j1], q[b, h, i]) * scale
+            new_max = max(row_max, s.max())
+            kept, w = math.exp(row_max - new_max), np.exp(s - new_max)
+            row_max, row_sum = new_max, row_sum * kept + w.sum()
+            acc = acc * kept + np.dot(w, v[b, g, j0:j1])
+        if row_sum > 0:
+            known[b, h, i] = acc / row_sum
+            known_lse[b, h, i] = row_max + math.log(row_sum)
+    for task in prange(batch * heads * n_q):
+        b, h, i = task // n_q // heads, task // n_q % heads, task % n_q
+        out[b, h, i] = known[b, h, i]
+        lse[b, h, i] = known_lse[b, h, i]
+    return out, lse
+
+
+@forward.mistake(
+    "One iteration for each sequence: with one sequence one core works. The heads of a sequence share nothing they write; how many iterations can there be?"
+)
+def a_sequence_for_each_iteration(q, k, v, causal, window, block_k):
+    batch, heads, n_q, d = q.shape
+    n_k, group = k.shape[2], heads // k.shape[1]
+    scale = q.dtype.type(1 / math.sqrt(d))
+    out = np.zeros((batch, heads, n_q, v.shape[3]), q.dtype)
+    lse = np.full((batch, heads, n_q), q.dtype.type(-np.inf))
+    for b in prange(batch):
+        for task in range(heads * n_q):
+            h, i = task // n_q, task % n_q
+            g, p = h // group, i + n_k - n_q
+            first = max(0, p - window + 1) if window > 0 else 0
+            stop = min(n_k, p + 1) if causal or window > 0 else n_k
+            row_max, row_sum = q.dtype.type(-np.inf), q.dtype.type(0)
+            acc = np.zeros(v.shape[3], q.dtype)
+            for j0 in range(first, stop, block_k):
+                j1 = min(j0 + block_k, stop)
+                s = np.dot(k[b, g, j0:j1], q[b, h, i]) * scale
+                new_max = max(row_max, s.max())
+                kept, w = math.exp(row_max - new_max), np.exp(s - new_max)
+                row_max, row_sum = new_max, row_sum * kept + w.sum()
+                acc = acc * kept + np.dot(w, v[b, g, j0:j1])
+            if row_sum > 0:
+                out[b, h, i] = acc / row_sum
+                lse[b, h, i] = row_max + math.log(row_sum)
+    return out, lse
+
+
+@forward.mistake(
+    "Keys and values are copied for every query head, which holds a multiple of the cache. A kernel reads the KV head by its index: which one does query head h read?"
+)
+def keys_copied_for_every_query_head(q, k, v, causal, window, block_k):
+    batch, heads, n_q, d = q.shape
+    n_k, group = k.shape[2], heads // k.shape[1]
+    wide_k = np.empty((batch, heads, n_k, d), k.dtype)
+    for h in range(heads):
+        wide_k[:, h] = k[:, h // group]
+    scale = q.dtype.type(1 / math.sqrt(d))
+    out = np.zeros((batch, heads, n_q, v.shape[3]), q.dtype)
+    lse = np.full((batch, heads, n_q), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * n_q):
+        b, h, i = task // n_q // heads, task // n_q % heads, task % n_q
+        g, p = h // group, i + n_k - n_q
+        first = max(0, p - window + 1) if window > 0 else 0
+        stop = min(n_k, p + 1) if causal or window > 0 else n_k
+        row_max, row_sum = q.dtype.type(-np.inf), q.dtype.type(0)
+        acc = np.zeros(v.shape[3], q.dtype)
+        for j0 in range(first, stop, block_k):
+            j1 = min(j0 + block_k, stop)
+            s = np.dot(wide_k[b, h, j0:j1], q[b, h, i]) * scale
+            new_max = max(row_max, s.max())
+            kept, w = math.exp(row_max - new_max), np.exp(s - new_max)
+            row_max, row_sum = new_max, row_sum * kept + w.sum()
+            acc = acc * kept + np.dot(w, v[b, g, j0:j1])
+        if row_sum > 0:
+            out[b, h, i] = acc / row_sum
+            lse[b, h, i] = row_max + math.log(row_sum)
+    return out, lse
+
+
+@forward.mistake(
+    "A sum or a scale is float64, whatever q is: a literal such as 0.0, `np.zeros` without a dtype, or `1 / math.sqrt(d)`. The results are right; `widened` names the lines."
+)
+def row_sum_in_float64(q, k, v, causal, window, block_k):
+    batch, heads, n_q, d = q.shape
+    n_k, group = k.shape[2], heads // k.shape[1]
+    scale = q.dtype.type(1 / math.sqrt(d))
+    out = np.zeros((batch, heads, n_q, v.shape[3]), q.dtype)
+    lse = np.full((batch, heads, n_q), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * n_q):
+        b, h, i = task // n_q // heads, task // n_q % heads, task % n_q
+        g, p = h // group, i + n_k - n_q
+        first = max(0, p - window + 1) if window > 0 else 0
+        stop = min(n_k, p + 1) if causal or window > 0 else n_k
+        row_max, row_sum = q.dtype.type(-np.inf), 0.0
+        acc = np.zeros(v.shape[3], q.dtype)
+        for j0 in range(first, stop, block_k):
+            j1 = min(j0 + block_k, stop)
+            s = np.dot(k[b, g, j0:j1], q[b, h, i]) * scale
+            new_max = max(row_max, s.max())
+            kept, w = math.exp(row_max - new_max), np.exp(s - new_max)
+            row_max, row_sum = new_max, row_sum * kept + w.sum()
+            acc = acc * kept + np.dot(w, v[b, g, j0:j1])
+        if row_sum > 0:
+            out[b, h, i] = acc / row_sum
+            lse[b, h, i] = row_max + math.log(row_sum)
+    return out, lse
+
+
+@forward.mistake(
+    "The results are right, and the caller's q has been multiplied by the scale for good. `q *= scale` works in place; which form makes a new array?"
+)
+def forward_q_scaled_in_place(q, k, v, causal, window, block_k):
+    batch, heads, n_q, d = q.shape
+    n_k, group = k.shape[2], heads // k.shape[1]
+    scale = q.dtype.type(1 / math.sqrt(d))
+    q *= scale
+    out = np.zeros((batch, heads, n_q, v.shape[3]), q.dtype)
+    lse = np.full((batch, heads, n_q), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * n_q):
+        b, h, i = task // n_q // heads, task // n_q % heads, task % n_q
+        g, p = h // group, i + n_k - n_q
+        first = max(0, p - window + 1) if window > 0 else 0
+        stop = min(n_k, p + 1) if causal or window > 0 else n_k
+        row_max, row_sum = q.dtype.type(-np.inf), q.dtype.type(0)
+        acc = np.zeros(v.shape[3], q.dtype)
+        for j0 in range(first, stop, block_k):
+            j1 = min(j0 + block_k, stop)
+            s = np.dot(k[b, g, j0:j1], q[b, h, i])
+            new_max = max(row_max, s.max())
+            kept, w = math.exp(row_max - new_max), np.exp(s - new_max)
+            row_max, row_sum = new_max, row_sum * kept + w.sum()
+            acc = acc * kept + np.dot(w, v[b, g, j0:j1])
+        if row_sum > 0:
+            out[b, h, i] = acc / row_sum
+            lse[b, h, i] = row_max + math.log(row_sum)
+    return out, lse
+
+
+@forward.mistake(
+    "All visible keys are taken in one piece, however many they are: the scores of a whole row are held, and block_k plays no part. What is carried from one tile to the next, so that block_k keys at a time are enough?"
+)
+def all_keys_in_one_tile(q, k, v, causal, window, block_k):
+    batch, heads, n_q, d = q.shape
+    n_k, group = k.shape[2], heads // k.shape[1]
+    scale = q.dtype.type(1 / math.sqrt(d))
+    out = np.zeros((batch, heads, n_q, v.shape[3]), q.dtype)
+    lse = np.full((batch, heads, n_q), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * n_q):
+        b, h, i = task // n_q // heads, task // n_q % heads, task % n_q
+        g, p = h // group, i + n_k - n_q
+        first = max(0, p - window + 1) if window > 0 else 0
+        stop = min(n_k, p + 1) if causal or window > 0 else n_k
+        row_max, row_sum = q.dtype.type(-np.inf), q.dtype.type(0)
+        acc = np.zeros(v.shape[3], q.dtype)
+        for j0 in range(first, stop, n_k):
+            j1 = stop
+            s = np.dot(k[b, g, j0:j1], q[b, h, i]) * scale
+            new_max = max(row_max, s.max())
+            kept, w = math.exp(row_max - new_max), np.exp(s - new_max)
+            row_max, row_sum = new_max, row_sum * kept + w.sum()
+            acc = acc * kept + np.dot(w, v[b, g, j0:j1])
+        if row_sum > 0:
+            out[b, h, i] = acc / row_sum
+            lse[b, h, i] = row_max + math.log(row_sum)
+    return out, lse
+
+
 @forward.also_right
 def tiles_of_queries(q, k, v, causal, window, block_k):
     batch, heads, n_q, d = q.shape
@@ -2136,24 +2765,18 @@ def a_thread_for_each_sequence_and_kv_head(q, k, v, causal, window, block_k):
 
 
 forward.hints(
-    "Start with one query in each iteration: which sequence, head and row does task number t belong to? Count the rows of all heads of all sequences through, and take the number apart with // and %.",
-    "In an iteration: the KV head by index, the first visible key and the first that is not, then the online softmax of chapter 10 over tiles of keys. All that the loop body makes belongs to its iteration.",
-    "Make out and lse before the loop, 0 and -inf, in q's dtype. An iteration starts with row_max -inf, row_sum 0, acc zeros. For each tile: scores by np.dot, new maximum, both factors, new sum, new acc. At the end, if row_sum is above 0, it writes its row. For speed, let a row become a tile of 64.",
+    "Start with one query in each iteration. Count the rows of all heads of all sequences through: to which sequence, head and row does number t belong, by // and %?",
+    "In an iteration: the KV head by index, the first visible key and the first that is not, then the online softmax of chapter 10 over tiles of keys.",
+    "Make out and lse before the loop, 0 and -inf, in q's dtype. An iteration starts with row_max -inf, row_sum 0, acc zeros. For each tile: scores by np.dot, new maximum, both factors, new sum, new acc. At the end, if row_sum is above 0, it writes its row.",
 )
 forward.errors(
     (
         "TypingError: Cannot unify Literal[int](0) and float64 for 'row_sum'",
-        "numba looks for one type of <code>row_sum</code> in all of the function. Begin it with a number of the right kind, such as "
-        "<code>q.dtype.type(0)</code>.",
-    ),
-    (
-        "NumbaPerformanceWarning: '@' is faster on contiguous arrays",
-        "One operand is a slice that leaves out parts of each row, so its numbers do not lie side by side. A slice of rows, or "
-        "<code>.T</code> of one, does not warn.",
+        "A variable has one type in all of a function. Begin <code>row_sum</code> with <code>q.dtype.type(0)</code>.",
     ),
     (
         "TypingError: Untyped global name 'visible_tiles': Cannot determine Numba type of &lt;class 'function'&gt;",
-        "A compiled function can call only compiled ones. Write <code>tiles_of = njit(visible_tiles)</code> above yours, and call "
+        "A compiled function calls compiled ones. Write <code>tiles_of = njit(visible_tiles)</code> above yours, and call "
         "<code>tiles_of</code>.",
     ),
 )
@@ -2193,7 +2816,7 @@ decode = Exercise(
     "11.6",
     "Split the keys, merge the parts",
     reference=decode_split_kv,
-    minutes=20,
+    minutes=25,
     time_limit=20.0,
     forbids=(*KERNELS, "attn_ref.merge_partials"),
 )
@@ -2214,12 +2837,16 @@ def drive_decode(answer, q, k, v, splits, look="result"):
     if look == "result":
         return in_python(answer)(q, k, v, splits)
     if look == "types":
-        return {"out and lse": in_python(answer)(q, k, v, splits)} | compiled_as(answer, q, k, v, splits)
+        return {"out and lse": in_python(answer)(q, k, v, splits)} | kept_narrow(answer, q, k, v, splits)
     seen = watch(answer, q, k, v, splits)
     dealt = seen.iterations >= k.shape[0] * k.shape[1] * splits
     short = most_keys_read(seen, k) <= -(-k.shape[2] // splits)
     found = {"out and lse": seen.result, "prange is used": seen.iterations > 0, "an iteration for each part": dealt}
-    return found | {"no iteration reads more keys than a part has": short} | raced_for(seen, arrays_of(seen.result))
+    found |= {
+        "no iteration reads more keys than a part has": short,
+        INSIDE: read_inside(seen, k) and read_inside(seen, v),
+    }
+    return found | raced_for(seen, arrays_of(seen.result))
 
 
 def cache_case(rng, batch, heads, kv_heads, n_k, d, d_v, splits, **more):
@@ -2257,15 +2884,19 @@ def shared_and_extreme(rng):
     yield low | dict(q=np.full((1, 1, 1, 2), 900.0), k=np.linspace(9.0, 3.0, 9)[None, None, :, None] * np.ones(2))
 
 
-@decode.criterion("each part is read in an iteration of its own, and no two iterations race", points=2)
+@decode.criterion("each part is read in an iteration of its own, and no two iterations race", points=1)
 def parts_in_parallel(rng):
     yield cache_case(rng, 2, 4, 2, 12, 3, 2, splits=3, look="loop")
     yield cache_case(rng, 1, 1, 1, 11, 2, 3, splits=4, look="loop")
+    yield cache_case(rng, 1, 1, 1, 25, 2, 3, splits=7, look="loop")
 
 
 @decode.criterion("numba compiles it and keeps to float32", points=1)
 def decode_compiled(rng):
     yield cache_case(rng, 1, 2, 1, 6, 3, 4, splits=2, dtype=np.float32, look="types")
+
+
+decode.leaves_inputs_alone(points=1)
 
 
 @decode.mistake(
@@ -2713,6 +3344,213 @@ def decode_returns_float64(q, k, v, splits):
     return out, lse
 
 
+@decode.mistake(
+    "The shares are made of the parts' maxima. A part with many good keys weighs more than one with a single one: which number of a part holds its whole sum?"
+)
+def shares_from_the_maxima(q, k, v, splits):
+    batch, heads, _, d = q.shape
+    n_k, d_v, group = k.shape[2], v.shape[3], heads // k.shape[1]
+    size = (n_k + splits - 1) // splits
+    scale = q.dtype.type(1 / math.sqrt(d))
+    parts = np.zeros((batch, heads, splits, d_v), q.dtype)
+    parts_lse = np.full((batch, heads, splits), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * splits):
+        b, h, part = task // splits // heads, task // splits % heads, task % splits
+        j0, j1 = part * size, min((part + 1) * size, n_k)
+        if j0 < j1:
+            s = np.dot(k[b, h // group, j0:j1], q[b, h, 0]) * scale
+            largest = s.max()
+            w = np.exp(s - largest)
+            parts[b, h, part] = np.dot(w, v[b, h // group, j0:j1]) / w.sum()
+            parts_lse[b, h, part] = largest
+    out, lse = np.zeros((batch, heads, 1, d_v), q.dtype), np.zeros((batch, heads, 1), q.dtype)
+    for task in prange(batch * heads):
+        b, h = task // heads, task % heads
+        largest = parts_lse[b, h].max()
+        shares = np.exp(parts_lse[b, h] - largest)
+        out[b, h, 0] = np.dot(shares, parts[b, h]) / shares.sum()
+        lse[b, h, 0] = largest + math.log(shares.sum())
+    return out, lse
+
+
+@decode.mistake(
+    "lse is that of the strongest part alone. The other parts' shares belong to it too: what is missing after the largest?"
+)
+def lse_of_the_strongest_part(q, k, v, splits):
+    batch, heads, _, d = q.shape
+    n_k, d_v, group = k.shape[2], v.shape[3], heads // k.shape[1]
+    size = (n_k + splits - 1) // splits
+    scale = q.dtype.type(1 / math.sqrt(d))
+    parts = np.zeros((batch, heads, splits, d_v), q.dtype)
+    parts_lse = np.full((batch, heads, splits), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * splits):
+        b, h, part = task // splits // heads, task // splits % heads, task % splits
+        j0, j1 = part * size, min((part + 1) * size, n_k)
+        if j0 < j1:
+            s = np.dot(k[b, h // group, j0:j1], q[b, h, 0]) * scale
+            largest = s.max()
+            w = np.exp(s - largest)
+            parts[b, h, part] = np.dot(w, v[b, h // group, j0:j1]) / w.sum()
+            parts_lse[b, h, part] = largest + math.log(w.sum())
+    out, lse = np.zeros((batch, heads, 1, d_v), q.dtype), np.zeros((batch, heads, 1), q.dtype)
+    for task in prange(batch * heads):
+        b, h = task // heads, task % heads
+        largest = parts_lse[b, h].max()
+        shares = np.exp(parts_lse[b, h] - largest)
+        out[b, h, 0] = np.dot(shares, parts[b, h]) / shares.sum()
+        lse[b, h, 0] = largest
+    return out, lse
+
+
+@decode.mistake(
+    "A part's lse lacks its maximum, so parts whose scores lie a thousand apart seem alike. The sum was taken of exp(score - maximum); what is added to its logarithm?"
+)
+def part_lse_without_its_maximum(q, k, v, splits):
+    batch, heads, _, d = q.shape
+    n_k, d_v, group = k.shape[2], v.shape[3], heads // k.shape[1]
+    size = (n_k + splits - 1) // splits
+    scale = q.dtype.type(1 / math.sqrt(d))
+    parts = np.zeros((batch, heads, splits, d_v), q.dtype)
+    parts_lse = np.full((batch, heads, splits), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * splits):
+        b, h, part = task // splits // heads, task // splits % heads, task % splits
+        j0, j1 = part * size, min((part + 1) * size, n_k)
+        if j0 < j1:
+            s = np.dot(k[b, h // group, j0:j1], q[b, h, 0]) * scale
+            largest = s.max()
+            w = np.exp(s - largest)
+            parts[b, h, part] = np.dot(w, v[b, h // group, j0:j1]) / w.sum()
+            parts_lse[b, h, part] = math.log(w.sum())
+    out, lse = np.zeros((batch, heads, 1, d_v), q.dtype), np.zeros((batch, heads, 1), q.dtype)
+    for task in prange(batch * heads):
+        b, h = task // heads, task % heads
+        largest = parts_lse[b, h].max()
+        shares = np.exp(parts_lse[b, h] - largest)
+        out[b, h, 0] = np.dot(shares, parts[b, h]) / shares.sum()
+        lse[b, h, 0] = largest + math.log(shares.sum())
+    return out, lse
+
+
+@decode.mistake(
+    "The parts' outputs are not divided by their own sums, and the merge weighs them by e^lse, which holds the sum once more. In which of the two places does the sum belong?"
+)
+def parts_not_normalised(q, k, v, splits):
+    batch, heads, _, d = q.shape
+    n_k, d_v, group = k.shape[2], v.shape[3], heads // k.shape[1]
+    size = (n_k + splits - 1) // splits
+    scale = q.dtype.type(1 / math.sqrt(d))
+    parts = np.zeros((batch, heads, splits, d_v), q.dtype)
+    parts_lse = np.full((batch, heads, splits), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * splits):
+        b, h, part = task // splits // heads, task // splits % heads, task % splits
+        j0, j1 = part * size, min((part + 1) * size, n_k)
+        if j0 < j1:
+            s = np.dot(k[b, h // group, j0:j1], q[b, h, 0]) * scale
+            largest = s.max()
+            w = np.exp(s - largest)
+            parts[b, h, part] = np.dot(w, v[b, h // group, j0:j1])
+            parts_lse[b, h, part] = largest + math.log(w.sum())
+    out, lse = np.zeros((batch, heads, 1, d_v), q.dtype), np.zeros((batch, heads, 1), q.dtype)
+    for task in prange(batch * heads):
+        b, h = task // heads, task % heads
+        largest = parts_lse[b, h].max()
+        shares = np.exp(parts_lse[b, h] - largest)
+        out[b, h, 0] = np.dot(shares, parts[b, h]) / shares.sum()
+        lse[b, h, 0] = largest + math.log(shares.sum())
+    return out, lse
+
+
+@decode.mistake(
+    "The last part takes all that is left, up to twice as much as the others: they wait for it. How large must a part be so that none is larger than ⌈n_k / splits⌉?"
+)
+def last_part_takes_the_rest(q, k, v, splits):
+    batch, heads, _, d = q.shape
+    n_k, d_v, group = k.shape[2], v.shape[3], heads // k.shape[1]
+    size = n_k // splits
+    scale = q.dtype.type(1 / math.sqrt(d))
+    parts = np.zeros((batch, heads, splits, d_v), q.dtype)
+    parts_lse = np.full((batch, heads, splits), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * splits):
+        b, h, part = task // splits // heads, task // splits % heads, task % splits
+        j0, j1 = part * size, (part + 1) * size if part < splits - 1 else n_k
+        if j0 < j1:
+            s = np.dot(k[b, h // group, j0:j1], q[b, h, 0]) * scale
+            largest = s.max()
+            w = np.exp(s - largest)
+            parts[b, h, part] = np.dot(w, v[b, h // group, j0:j1]) / w.sum()
+            parts_lse[b, h, part] = largest + math.log(w.sum())
+    out, lse = np.zeros((batch, heads, 1, d_v), q.dtype), np.zeros((batch, heads, 1), q.dtype)
+    for task in prange(batch * heads):
+        b, h = task // heads, task % heads
+        largest = parts_lse[b, h].max()
+        shares = np.exp(parts_lse[b, h] - largest)
+        out[b, h, 0] = np.dot(shares, parts[b, h]) / shares.sum()
+        lse[b, h, 0] = largest + math.log(shares.sum())
+    return out, lse
+
+
+@decode.mistake(
+    "Something is float64, whatever q is: a sum that begins with 0.0, the scale, or the parts' array without a dtype. The results are right; `widened` names the lines."
+)
+def merge_sums_in_float64(q, k, v, splits):
+    batch, heads, _, d = q.shape
+    n_k, d_v, group = k.shape[2], v.shape[3], heads // k.shape[1]
+    size = (n_k + splits - 1) // splits
+    scale = q.dtype.type(1 / math.sqrt(d))
+    parts = np.zeros((batch, heads, splits, d_v), q.dtype)
+    parts_lse = np.full((batch, heads, splits), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * splits):
+        b, h, part = task // splits // heads, task // splits % heads, task % splits
+        j0, j1 = part * size, min((part + 1) * size, n_k)
+        if j0 < j1:
+            s = np.dot(k[b, h // group, j0:j1], q[b, h, 0]) * scale
+            largest = s.max()
+            w = np.exp(s - largest)
+            parts[b, h, part] = np.dot(w, v[b, h // group, j0:j1]) / w.sum()
+            parts_lse[b, h, part] = largest + math.log(w.sum())
+    out, lse = np.zeros((batch, heads, 1, d_v), q.dtype), np.zeros((batch, heads, 1), q.dtype)
+    for task in prange(batch * heads):
+        b, h = task // heads, task % heads
+        largest = parts_lse[b, h].max()
+        shares = np.exp(parts_lse[b, h] - largest)
+        total = 0.0
+        for part in range(splits):
+            total += shares[part]
+        out[b, h, 0] = np.dot(shares, parts[b, h]) / total
+        lse[b, h, 0] = largest + math.log(total)
+    return out, lse
+
+
+@decode.mistake(
+    "The results are right, and the caller's q has been multiplied by the scale for good. `q *= scale` works in place; which form makes a new array?"
+)
+def decode_q_scaled_in_place(q, k, v, splits):
+    batch, heads, _, d = q.shape
+    n_k, d_v, group = k.shape[2], v.shape[3], heads // k.shape[1]
+    size = (n_k + splits - 1) // splits
+    scale = q.dtype.type(1 / math.sqrt(d))
+    q *= scale
+    parts = np.zeros((batch, heads, splits, d_v), q.dtype)
+    parts_lse = np.full((batch, heads, splits), q.dtype.type(-np.inf))
+    for task in prange(batch * heads * splits):
+        b, h, part = task // splits // heads, task // splits % heads, task % splits
+        j0, j1 = part * size, min((part + 1) * size, n_k)
+        if j0 < j1:
+            s = np.dot(k[b, h // group, j0:j1], q[b, h, 0])
+            largest = s.max()
+            w = np.exp(s - largest)
+            parts[b, h, part] = np.dot(w, v[b, h // group, j0:j1]) / w.sum()
+            parts_lse[b, h, part] = largest + math.log(w.sum())
+    out, lse = np.zeros((batch, heads, 1, d_v), q.dtype), np.zeros((batch, heads, 1), q.dtype)
+    for task in prange(batch * heads):
+        b, h = task // heads, task % heads
+        largest = parts_lse[b, h].max()
+        shares = np.exp(parts_lse[b, h] - largest)
+        out[b, h, 0] = np.dot(shares, parts[b, h]) / shares.sum()
+        lse[b, h, 0] = largest + math.log(shares.sum())
+    return out, lse
+
+
 @decode.also_right
 def kv_heads_share_a_visit(q, k, v, splits):
     batch, heads, _, d = q.shape
@@ -2784,8 +3622,8 @@ def parts_that_take_turns(q, k, v, splits):
 
 
 decode.hints(
-    "Two loops, one after the other: the first makes parts, the second merges them. What must a part leave behind, and where, so that the merge needs nothing else?",
-    "Give each (sequence, head, part) an iteration and a place of its own for its output and its log-sum-exp; 0 and -inf stand for a part without keys. A part has ⌈n_k / splits⌉ keys, the last ones fewer.",
+    "Two loops, one after the other: parts, then the merge. What must a part leave behind, and where?",
+    "Each (sequence, head, part) has an iteration, and a place of its own for its output and log-sum-exp; 0 and -inf stand for a part without keys. A part has ⌈n_k / splits⌉ keys, the last ones fewer.",
     "In a part: scores, maximum, weights, normalised output, lse = maximum + log(sum). In the merge: the largest lse of the head, shares = exp(lse - largest), the outputs weighted by the shares over their sum, and largest + log(sum of shares).",
 )
 decode.errors(
@@ -2824,7 +3662,7 @@ backward = Exercise(
     "11.7",
     "Who owns a key?",
     reference=flash_backward,
-    minutes=25,
+    minutes=30,
     time_limit=40.0,
     forbids=(
         *KERNELS,
@@ -2839,22 +3677,20 @@ backward = Exercise(
 
 @backward.probe
 @remembered(flash_backward)
-def drive_backward(answer, q, k, v, grad_out, causal, look="result"):
-    """The answer is given what a forward pass would hand on."""
-    out, lse = attn_ref.tiled_attention(q, k, v, causal=causal)
+def drive_backward(answer, q, k, v, out, lse, grad_out, causal, look="result"):
     arguments = q, k, v, out, lse, grad_out, causal
     if look == "result":
         return in_python(answer)(*arguments)
     if look == "types":
-        return {"dq, dk, dv": in_python(answer)(*arguments)} | compiled_as(answer, *arguments)
+        return {"dq, dk, dv": in_python(answer)(*arguments)} | kept_narrow(answer, *arguments)
     if look == "memory":
         function = in_python(answer)  # before the scales are set to 0
         found, held = weighed(lambda: function(*arguments))
         return {"dq, dk, dv": found, "never held n_q × n_k numbers": held < q.itemsize * q.shape[2] * k.shape[2]}
     seen = watch(answer, *arguments)
     results = arrays_of(seen.result)
-    dealt = dealt_out(seen, results, least=q.shape[0])
-    found = {"dq, dk, dv": seen.result, "the gradients are written inside prange": dealt}
+    dealt = seen.iterations >= q.shape[0] and read_inside(seen, v)
+    found = {"dq, dk, dv": seen.result, "prange is used": seen.iterations > 0, "the work is done inside it": dealt}
     for name, one in zip(("dq", "dk", "dv"), results, strict=False):
         found[f"race for {name}"] = isinstance(one, np.ndarray) and len(seen.raced(one)) > 0
     return found | {"race for scratch": raced_for(seen, results)["race for scratch"]}
@@ -2865,7 +3701,9 @@ def gradient_case(rng, batch, heads, kv_heads, n_q, n_k, d, d_v, causal=False, *
     sizes = dict(q=(batch, heads, n_q, d), k=(batch, kv_heads, n_k, d), v=(batch, kv_heads, n_k, d_v))
     arrays = {name: rng.normal(size=size).astype(dtype) for name, size in sizes.items()}
     arrays["q"] *= dtype(spread)
-    return arrays | dict(grad_out=rng.normal(size=(batch, heads, n_q, d_v)).astype(dtype), causal=causal) | more
+    grad_out = rng.normal(size=(batch, heads, n_q, d_v)).astype(dtype)
+    out, lse = attn_ref.tiled_attention(**arrays, causal=causal)  # what the forward pass hands on
+    return arrays | dict(out=out, lse=lse, grad_out=grad_out, causal=causal) | more
 
 
 @backward.criterion("the gradients of every head, in the dtype of q", points=1, same_dtype=True)
@@ -2890,7 +3728,7 @@ def shared_gradients(rng):
     yield gradient_case(rng, 1, 2, 2, 3, 5, 3, 2, spread=1500.0)
 
 
-@backward.criterion("work is shared out, and no two iterations race, for shared keys and values either", points=2)
+@backward.criterion("work is shared out, and no two iterations race, for shared keys and values either", points=1)
 def gradients_in_parallel(rng):
     yield gradient_case(rng, 2, 4, 2, 3, 4, 2, 3, causal=True, look="loop")
     yield gradient_case(rng, 2, 2, 2, 4, 3, 3, 2, look="loop")
@@ -2900,6 +3738,9 @@ def gradients_in_parallel(rng):
 def light_gradients(rng):
     yield gradient_case(rng, 1, 1, 1, 40, 112, 1, 1, look="memory")
     yield gradient_case(rng, 1, 2, 1, 3, 4, 3, 2, causal=True, dtype=np.float32, look="types")
+
+
+backward.leaves_inputs_alone(points=1)
 
 
 @backward.mistake(
@@ -3246,12 +4087,12 @@ def weights_kept_as_a_table(q, k, v, out, lse, grad_out, causal):
 
 
 @backward.mistake(
-    "Gradients come back as float64 for float32 inputs, and are computed so: `np.zeros(shape)` has no dtype, and `1 / math.sqrt(d)` is wide. What does `np.zeros_like` do instead?"
+    "Gradients come back as float64 for float32 inputs: `np.zeros(shape)` has no dtype, and what is added to it is widened. What does `np.zeros_like` do instead?"
 )
 def gradients_in_float64(q, k, v, out, lse, grad_out, causal):
     batch, heads, n_q, d = q.shape
     kv_heads, n_k = k.shape[1], k.shape[2]
-    group, scale = heads // kv_heads, 1 / math.sqrt(d)
+    group, scale = heads // kv_heads, q.dtype.type(1 / math.sqrt(d))
     dq, dk, dv = np.zeros(q.shape), np.zeros(k.shape), np.zeros(v.shape)
     for task in prange(batch * kv_heads):
         b, g = task // kv_heads, task % kv_heads
@@ -3269,7 +4110,7 @@ def gradients_in_float64(q, k, v, out, lse, grad_out, causal):
 
 
 @backward.mistake(
-    "The results are right for float32 too, and computed in float64 on the way: the scale is a float64, and so is each product with it. Which lines does `widened` name?"
+    "The results are right for float32 too, and computed in float64 on the way: a scale without a dtype, a sum such as δ that begins with 0.0, or a wide array. Which lines does `widened` name?"
 )
 def gradients_widened(q, k, v, out, lse, grad_out, causal):
     batch, heads, n_q, d = q.shape
@@ -3288,6 +4129,169 @@ def gradients_widened(q, k, v, out, lse, grad_out, causal):
                     ds = w * (np.dot(grad_out[b, h, i], v[b, g, j]) - delta) * scale
                     dq[b, h, i] += ds * k[b, g, j]
                     dk[b, g, j] += ds * q[b, h, i]
+    return dq, dk, dv
+
+
+@backward.mistake(
+    "There is a prange, and one core does the work: the loop that computes is a plain one, and prange only clears or copies. Which loop reads the values?"
+)
+def gradients_copied_in_parallel(q, k, v, out, lse, grad_out, causal):
+    batch, heads, n_q, d = q.shape
+    kv_heads, n_k = k.shape[1], k.shape[2]
+    group, scale = heads // kv_heads, q.dtype.type(1 / math.sqrt(d))
+    dq, dk, dv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
+    for task in prange(batch * kv_heads):
+        b, g = task // kv_heads, task % kv_heads
+        dk[b, g] = 0
+        dv[b, g] = 0
+        dq[b, g * group : (g + 1) * group] = 0
+    for task in range(batch * kv_heads):
+        b, g = task // kv_heads, task % kv_heads
+        for h in range(g * group, (g + 1) * group):
+            for i in range(n_q):
+                delta = np.dot(grad_out[b, h, i], out[b, h, i])
+                stop = min(n_k, i + 1 + n_k - n_q) if causal else n_k
+                for j in range(stop):
+                    w = math.exp(np.dot(q[b, h, i], k[b, g, j]) * scale - lse[b, h, i])
+                    dv[b, g, j] += w * grad_out[b, h, i]
+                    ds = w * (np.dot(grad_out[b, h, i], v[b, g, j]) - delta) * scale
+                    dq[b, h, i] += ds * k[b, g, j]
+                    dk[b, g, j] += ds * q[b, h, i]
+    return dq, dk, dv
+
+
+@backward.mistake("dk carries the scale twice. ds holds it already, in dq and dk alike.")
+def dk_scaled_twice(q, k, v, out, lse, grad_out, causal):
+    batch, heads, n_q, d = q.shape
+    kv_heads, n_k = k.shape[1], k.shape[2]
+    group, scale = heads // kv_heads, q.dtype.type(1 / math.sqrt(d))
+    dq, dk, dv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
+    for task in prange(batch * kv_heads):
+        b, g = task // kv_heads, task % kv_heads
+        for h in range(g * group, (g + 1) * group):
+            for i in range(n_q):
+                delta = np.dot(grad_out[b, h, i], out[b, h, i])
+                stop = min(n_k, i + 1 + n_k - n_q) if causal else n_k
+                for j in range(stop):
+                    w = math.exp(np.dot(q[b, h, i], k[b, g, j]) * scale - lse[b, h, i])
+                    dv[b, g, j] += w * grad_out[b, h, i]
+                    ds = w * (np.dot(grad_out[b, h, i], v[b, g, j]) - delta) * scale
+                    dq[b, h, i] += ds * k[b, g, j]
+                    dk[b, g, j] += scale * ds * q[b, h, i]
+    return dq, dk, dv
+
+
+@backward.mistake(
+    "Each query's own key gets nothing: with causal it sees the key at its own position too. Which number ends the range of its keys?"
+)
+def gradients_stop_before_the_own_key(q, k, v, out, lse, grad_out, causal):
+    batch, heads, n_q, d = q.shape
+    kv_heads, n_k = k.shape[1], k.shape[2]
+    group, scale = heads // kv_heads, q.dtype.type(1 / math.sqrt(d))
+    dq, dk, dv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
+    for task in prange(batch * kv_heads):
+        b, g = task // kv_heads, task % kv_heads
+        for h in range(g * group, (g + 1) * group):
+            for i in range(n_q):
+                delta = np.dot(grad_out[b, h, i], out[b, h, i])
+                stop = min(n_k, i + n_k - n_q) if causal else n_k
+                for j in range(stop):
+                    w = math.exp(np.dot(q[b, h, i], k[b, g, j]) * scale - lse[b, h, i])
+                    dv[b, g, j] += w * grad_out[b, h, i]
+                    ds = w * (np.dot(grad_out[b, h, i], v[b, g, j]) - delta) * scale
+                    dq[b, h, i] += ds * k[b, g, j]
+                    dk[b, g, j] += ds * q[b, h, i]
+    return dq, dk, dv
+
+
+@backward.mistake("dq holds the last key's part alone. All keys that a query saw add to it: is it assigned, or added?")
+def dq_of_the_last_key_alone(q, k, v, out, lse, grad_out, causal):
+    batch, heads, n_q, d = q.shape
+    kv_heads, n_k = k.shape[1], k.shape[2]
+    group, scale = heads // kv_heads, q.dtype.type(1 / math.sqrt(d))
+    dq, dk, dv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
+    for task in prange(batch * kv_heads):
+        b, g = task // kv_heads, task % kv_heads
+        for h in range(g * group, (g + 1) * group):
+            for i in range(n_q):
+                delta = np.dot(grad_out[b, h, i], out[b, h, i])
+                stop = min(n_k, i + 1 + n_k - n_q) if causal else n_k
+                for j in range(stop):
+                    w = math.exp(np.dot(q[b, h, i], k[b, g, j]) * scale - lse[b, h, i])
+                    dv[b, g, j] += w * grad_out[b, h, i]
+                    ds = w * (np.dot(grad_out[b, h, i], v[b, g, j]) - delta) * scale
+                    dq[b, h, i] = ds * k[b, g, j]
+                    dk[b, g, j] += ds * q[b, h, i]
+    return dq, dk, dv
+
+
+@backward.mistake(
+    "δ is made of the wrong pair. It belongs to a query: the dot product of its dO with its O, the output."
+)
+def delta_from_q(q, k, v, out, lse, grad_out, causal):
+    batch, heads, n_q, d = q.shape
+    kv_heads, n_k = k.shape[1], k.shape[2]
+    group, scale = heads // kv_heads, q.dtype.type(1 / math.sqrt(d))
+    dq, dk, dv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
+    for task in prange(batch * kv_heads):
+        b, g = task // kv_heads, task % kv_heads
+        for h in range(g * group, (g + 1) * group):
+            for i in range(n_q):
+                delta = np.sum(grad_out[b, h, i])
+                stop = min(n_k, i + 1 + n_k - n_q) if causal else n_k
+                for j in range(stop):
+                    w = math.exp(np.dot(q[b, h, i], k[b, g, j]) * scale - lse[b, h, i])
+                    dv[b, g, j] += w * grad_out[b, h, i]
+                    ds = w * (np.dot(grad_out[b, h, i], v[b, g, j]) - delta) * scale
+                    dq[b, h, i] += ds * k[b, g, j]
+                    dk[b, g, j] += ds * q[b, h, i]
+    return dq, dk, dv
+
+
+@backward.mistake(
+    "The gradients are divided by the number of query heads in a group. A shared key's gradients are added up, not averaged."
+)
+def averaged_over_the_group(q, k, v, out, lse, grad_out, causal):
+    batch, heads, n_q, d = q.shape
+    kv_heads, n_k = k.shape[1], k.shape[2]
+    group, scale = heads // kv_heads, q.dtype.type(1 / math.sqrt(d))
+    dq, dk, dv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
+    for task in prange(batch * kv_heads):
+        b, g = task // kv_heads, task % kv_heads
+        for h in range(g * group, (g + 1) * group):
+            for i in range(n_q):
+                delta = np.dot(grad_out[b, h, i], out[b, h, i])
+                stop = min(n_k, i + 1 + n_k - n_q) if causal else n_k
+                for j in range(stop):
+                    w = math.exp(np.dot(q[b, h, i], k[b, g, j]) * scale - lse[b, h, i])
+                    dv[b, g, j] += w * grad_out[b, h, i]
+                    ds = w * (np.dot(grad_out[b, h, i], v[b, g, j]) - delta) * scale
+                    dq[b, h, i] += ds * k[b, g, j]
+                    dk[b, g, j] += ds * q[b, h, i]
+    return dq, dk / q.dtype.type(group), dv / q.dtype.type(group)
+
+
+@backward.mistake(
+    "The gradients are right, and an argument has been overwritten: q scaled in place, or products collected in out. Which form makes a new array?"
+)
+def backward_q_scaled_in_place(q, k, v, out, lse, grad_out, causal):
+    batch, heads, n_q, d = q.shape
+    kv_heads, n_k = k.shape[1], k.shape[2]
+    group, scale = heads // kv_heads, q.dtype.type(1 / math.sqrt(d))
+    q *= scale
+    dq, dk, dv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
+    for task in prange(batch * kv_heads):
+        b, g = task // kv_heads, task % kv_heads
+        for h in range(g * group, (g + 1) * group):
+            for i in range(n_q):
+                delta = np.dot(grad_out[b, h, i], out[b, h, i])
+                stop = min(n_k, i + 1 + n_k - n_q) if causal else n_k
+                for j in range(stop):
+                    w = math.exp(np.dot(q[b, h, i], k[b, g, j]) - lse[b, h, i])
+                    dv[b, g, j] += w * grad_out[b, h, i]
+                    ds = w * (np.dot(grad_out[b, h, i], v[b, g, j]) - delta) * scale
+                    dq[b, h, i] += ds * k[b, g, j]
+                    dk[b, g, j] += ds / scale * q[b, h, i]
     return dq, dk, dv
 
 
@@ -3373,9 +4377,33 @@ def tiles_of_keys(q, k, v, out, lse, grad_out, causal):
     return dq, dk, dv
 
 
+@backward.also_right
+def copies_for_each_query_head(q, k, v, out, lse, grad_out, causal):
+    batch, heads, n_q, d = q.shape
+    kv_heads, n_k = k.shape[1], k.shape[2]
+    group, scale = heads // kv_heads, q.dtype.type(1 / math.sqrt(d))
+    dq, dk, dv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
+    own_dk, own_dv = np.zeros((batch, heads, n_k, d), q.dtype), np.zeros((batch, heads, n_k, v.shape[3]), q.dtype)
+    for task in prange(batch * heads):
+        b, h = task // heads, task % heads
+        for i in range(n_q):
+            delta = (grad_out[b, h, i] * out[b, h, i]).sum()
+            for j in range(n_k):
+                if not causal or j <= i + n_k - n_q:
+                    w = math.exp(np.dot(q[b, h, i], k[b, h // group, j]) * scale - lse[b, h, i])
+                    ds = w * (np.dot(grad_out[b, h, i], v[b, h // group, j]) - delta) * scale
+                    own_dv[b, h, j] += w * grad_out[b, h, i]
+                    own_dk[b, h, j] += ds * q[b, h, i]
+                    dq[b, h, i] += ds * k[b, h // group, j]
+    for h in range(heads):
+        dk[:, h // group] += own_dk[:, h]
+        dv[:, h // group] += own_dv[:, h]
+    return dq, dk, dv
+
+
 backward.hints(
-    "List for each of dq, dk and dv which loops add to one of its entries. Which loop can be shared out so that no entry is added to from two iterations, when several query heads read one KV head?",
-    "An iteration for each (sequence, KV head) owns all of dk and dv that it adds to, and the dq of its query heads, which no other iteration has. Inside it are plain loops over query heads, queries and visible keys.",
+    "Which loops add to one entry of dq, of dk, of dv? Which loop can be shared out so that none is added to from two iterations, though several query heads read one KV head?",
+    "An iteration for each (sequence, KV head) owns all of dk and dv that it adds to, and the dq of its query heads. Inside it are plain loops over query heads, queries and visible keys.",
     "For a query: δ = Σ grad_out · out. For each key it may see: w = exp(scale · q·k - lse), dv += w · grad_out, ds = w · (grad_out·v - δ) · scale, dq += ds · k, dk += ds · q.",
 )
 backward.errors(

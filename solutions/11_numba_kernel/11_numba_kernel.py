@@ -4,7 +4,7 @@
 # You write attention as loops that all cores of your machine share: forward, split for decoding, and backward. Then you
 # race it against PyTorch.
 #
-# 180 min · CPU · PyTorch and numba (`make lab EXTRAS=torch,numba`) · needs 08, 09, 10
+# 200 min · CPU · PyTorch and numba (`make lab EXTRAS=torch,numba`) · needs 08, 09, 10
 
 # %% [markdown]
 # When you have finished, you will be able to
@@ -74,14 +74,13 @@ plots.bars(runs, [f"column {j}" for j in range(4)], ylabel="total, in millions",
 
 # %% [markdown]
 # With one core, every total is 8 million. With two or more, most runs lose a good part of the ones, each run another part,
-# and there is no error and no warning. Plain Python, which takes the rows one by one, is right every time. By the end of
-# the chapter you will see what is wrong before you run anything.
+# without error or warning. Plain Python, which takes the rows one by one, is right every time.
 
 # %% [markdown]
 # ## A compiler for plain loops
 #
-# Why loops at all? Until now this course avoided them: for each `x[i, j]` Python looks up types, checks bounds and makes
-# an object. numba looks at the types once, when the function is first called, and compiles.
+# Until now this course avoided loops: for each `x[i, j]` Python looks up types, checks bounds and makes an object. numba
+# looks at the types once, when the function is first called, and compiles.
 
 
 # %%
@@ -109,19 +108,18 @@ guess(my_guess, measured=took.ratio("Python", "numba"), unit="times as fast")
 
 # %% [markdown]
 # Hundreds of times, and nothing in the function changed. The price is the first call with arguments of new types: it
-# takes as long as thousands of later ones, and a second or more for a large function.
+# takes as long as thousands of later ones.
 #
-# So you will write **kernels** as plain Python functions, and the cell after each compiles yours:
-# `njit(parallel=True)(your_function)`. Uncompiled it can be printed from and stepped through. The check looks at the
-# plain function too, and asks numba for the types.
+# So you will write **kernels** as plain Python functions, from which you can print, and the cell after each compiles yours:
+# `njit(parallel=True)(your_function)`. The check runs the plain function and asks numba for the types.
 
 # %% [markdown]
 # ## prange is a promise
 #
-# `for i in prange(n)` promises numba that iterations may run at the same time and in any order. numba does not ask
-# whether that is true. (Each core works through its share in a **thread**, a strand of work of its own.) What makes it
-# true is seen in what iterations *touch*. `watch` runs a function in plain Python and notes which iteration reads or
-# writes which number of an array.
+# `for i in prange(n)` promises numba that iterations may run at the same time and in any order; numba does not ask
+# whether that is true. (Each core works through its share in a **thread**, a strand of work of its own.) Whether it is
+# depends on what iterations *touch*: `watch` runs a function in plain Python and notes which iteration reads or writes
+# which number.
 
 
 # %%
@@ -140,14 +138,13 @@ plots.touches({"out, in doubled": alone.table(out), "total, in column_sums": tog
 # one loop touch the same number, and at least one of them writes it.
 #
 # Why are ones lost? `total[j] += 1` is three steps: read, add, write. If two cores read 41 before either has written, both
-# write 42, and one addition is gone. Adding is the same as in plain Python; only the order in time is new.
+# write 42, and one addition is gone.
 
 # %% [markdown]
-# ### Three ways out
+# ### Two ways out
 #
 # Reading in common is no race. To write without one, each number needs an **owner**, one iteration that alone writes it.
-# Either the loop is turned so that an iteration owns a column; or each has totals of its own, merged afterwards; or numba is
-# told plainly: it knows `total += row` on a *whole* array as a sum and gives each core its own.
+# Either the loop is turned so that an iteration owns a column; or each has totals of its own, merged afterwards.
 
 
 # %%
@@ -171,16 +168,16 @@ for kernel in (column_sums, columns_owned, halves_merged):
     print(f"{kernel.__name__:14} {total}, raced for: {len(seen.raced(total))}")
 
 # %% [markdown]
-# All three are right in plain Python; only the first has races, one for each total. “Parts, then merge” is the way of
-# decoding, further below. Its price is memory.
+# All three are right in plain Python; only the first has races, one for each total. “Parts, then merge” comes back in
+# decoding. Its price is memory.
 
 # %% [markdown]
 # ### Exercise 11.1 · Rows, shared out (6 points · 10 min · about 10 lines)
 #
 # Write `row_lse(x)`, the log-sum-exp of each row (chapter 02). x is (n, m), float32 or float64, n and m at least 1; return
 # (n,) in the dtype of x. Scores may be in the thousands; a row of nothing but -inf gives -inf. The rows are shared out
-# with `prange`, each computed within one iteration, and no two iterations may race. numba must be able to compile it; x
-# must stay as it was. Write the plain function, without `@njit`.
+# with `prange`, each read and computed within one iteration, and no two iterations may race. numba must be able to compile
+# it, and x stays as it was. Write the plain function, without `@njit`.
 #
 # By hand: the row (0, 0) gives log 2 ≈ 0.6931, the row (0, log 3) gives log 4 ≈ 1.3863.
 
@@ -248,22 +245,22 @@ wrong = ~np.isclose(compiled(long_rows), attn_ref.logsumexp(long_rows))
 print(f"40,000 rows: {wrong.sum():,} wrong in one run")
 
 # %% [markdown]
-# Three rows are over before a second core has woken up, so most or all runs are right. In 40,000 longer rows, with two
-# cores or more, thousands come out wrong as a rule. The check does not depend on luck: it looks at what is touched.
+# Three rows are over before a second core has woken up, so most or all runs are right. Of 40,000 longer rows, with two
+# cores or more, some or thousands come out wrong. The check does not depend on luck: it looks at what is touched.
 
 # %%
 check("11.1", one_scratch_row)
 
 # %% [markdown]
-# Right values, and a race: the card would be the same on a machine with one core.
+# The card would be the same on a machine with one core.
 
 # %% [markdown]
 # ### Exercise 11.2 · Find the race (5 points · 10 min · about 8 lines)
 #
 # Write `races(log)`, the heart of such a check. `log` is a whole-number array (events, 3) with the columns iteration,
 # entry, and 1 for a write or 0 for a read. Return a list (or an array) of the entries that are raced for, each once, the
-# smallest first: two *different* iterations touch it and at least one of them writes it. The order of the log means
-# nothing. A log may be empty, (0, 3). It must stay as it was.
+# smallest first: two *different* iterations touch it and at least one of them writes it. The log may be in any order, and
+# empty, (0, 3). It must stay as it was.
 #
 # By hand: (0, 7, 1), (1, 7, 0), (0, 5, 0), (1, 5, 0), (2, 6, 1), (2, 6, 1) gives [7]. Entry 5 is only read, and 6 belongs
 # to iteration 2 alone.
@@ -322,7 +319,7 @@ took = bench.measure({"wide": lambda: fast_wide(a, out), "narrow": lambda: fast_
 guess(my_guess, measured=took.ratio("wide", "narrow"), unit="times as long")
 
 # %% [markdown]
-# Between 1.3 and 3 times on most machines: numbers are converted to and fro, and half as many fit into a step.
+# Up to 3 times, and rarely less than 1.2: numbers are converted to and fro, and half as many fit into a step.
 #
 # For numba a variable has *one* type in all of a function, wide enough for everything put into it. `1.0` is a float64, and
 # so is every float32 that meets it; a sum that begins with `0.0` is one to its end. `widened` asks numba for all types and
@@ -341,8 +338,8 @@ print(widened(narrow_bell, a, np.empty_like(a)))
 # | `x[i] * x.dtype.type(0.5)` | float32 | float32 |
 # | `math.exp(x[i])`, `max(x[i], x[j])` | – | float32 |
 #
-# An array takes the dtype it is made with, and `np.zeros(n)` without one is float64. What is *stored* in a float32 array
-# is narrowed again, so no result shows the detour.
+# An array made without a dtype, as by `np.zeros(n)`, is float64 too, and `widened` lists what is stored in it. What is
+# stored in a float32 array is narrowed again, so no result shows the detour.
 
 # %% [markdown]
 # ### Exercise 11.3 · Stay in float32 (5 points · 12 min · about 9 lines)
@@ -398,8 +395,8 @@ plots.matrices({"grid": grid, "grid.T": grid.T}, title="Place of each entry in m
 
 # %% [markdown]
 # Reading grid row by row walks through 0, 1, 2, … Reading grid.T row by row jumps by 5. A processor fetches memory in
-# lines, 64 bytes or 16 float32 as a rule, so a jump pays for 16 numbers and uses one. The loop below adds up a matrix of
-# 64 MiB row by row, and then its transpose. How many times as long does the transpose take?
+# lines, 64 bytes or 16 float32 as a rule, and a jump uses one of them. The loop below adds up 64 MiB row by row, and then
+# the transpose. How many times as long does that take?
 
 
 # %%
@@ -423,22 +420,21 @@ guess(my_guess, measured=took.ratio("transpose", "rows"), unit="times as long")
 # Anything from 5 to 100 times, for the same numbers and additions. (`fastmath` lets the compiler add up in another order,
 # without which neither loop is fast. `FAST` is the part of it that leaves -inf and NaN alone.)
 #
-# In attention the rule is simple to keep: d is the last axis, so the numbers of one key lie together, and `k[b, g, j0:j1]`,
-# a tile of keys, is one stretch of memory. The kernels' inputs are **contiguous**, without gaps; after a transpose
-# `np.ascontiguousarray` puts them in order again.
+# In attention d is the last axis, so `k[b, g, j0:j1]`, a tile of keys, is one stretch of memory. The kernels' inputs are
+# **contiguous**, without gaps; after a transpose `np.ascontiguousarray` puts them in order again.
 
 # %% [markdown]
 # ## Tiles that nobody may see
 #
-# A kernel works on tiles of queries and walks over tiles of keys. The mask is known before any score is, so whole tiles can
-# be left out. Below, 24 queries are the last of 32 positions, and each sees 9 keys, its own included.
+# The mask is known before any score is, so whole tiles of keys can be left out. Below, 24 queries are the last of 32
+# positions, and each sees 9 keys, its own included.
 
 # %%
 plots.tile_walk(24, 32, 4, 4, causal=True, window=9, title="A window of 9, in tiles of 4")
 
 # %% [markdown]
-# The numbers give the order. Of 48 tiles 18 are visited, none of them behind the window and none in the future. In a walk
-# over tiles, only two numbers are needed for each tile of queries: the first tile of keys, and where to stop.
+# The numbers give the order. Of 48 tiles 18 are visited, none behind the window and none in the future. The walk needs two
+# numbers for each tile of queries: the first tile of keys, and where to stop.
 
 # %%
 for window in (None, 1024):
@@ -449,7 +445,7 @@ for window in (None, 1024):
 # Without a window twice the text makes about four times the tiles; with one, about twice as many.
 
 # %% [markdown]
-# ### Exercise 11.4 · Which tiles are worth a visit? (5 points · 12 min · about 8 lines)
+# ### Exercise 11.4 · Which tiles are worth a visit? (5 points · 15 min · about 8 lines)
 #
 # Write `visible_tiles(i0, i1, n_q, n_k, causal, window, block_k)` for the queries i0 .. i1-1, at least one, of n_q. They
 # are the last n_q of n_k positions: query i stands at p = i + n_k - n_q, negative for the first if n_q > n_k. With `causal`
@@ -490,9 +486,8 @@ check("11.4", visible_tiles)
 # %% [markdown]
 # ## A head by its index
 #
-# With grouped heads (chapter 06) several query heads read one KV head. Copying it for each of them would be right and
-# wasteful: a kernel reads the KV head *by its index*. Neighbours share: of 6 query heads over 3 KV heads, 0 and 1 read KV
-# head 0.
+# With grouped heads (chapter 06) several query heads read one KV head. A kernel copies nothing and reads it *by its
+# index*. Neighbours share: of 6 query heads over 3 KV heads, 0 and 1 read KV head 0.
 
 # %%
 shared = np.zeros((6, 3), bool)
@@ -501,15 +496,15 @@ rows, columns = [f"query head {h}" for h in range(6)], [f"KV {g}" for g in range
 plots.matrix(shared, rows, columns, "Who reads which KV head", unit="reads")
 
 # %% [markdown]
-# Each row has one 1, and the staircase has steps of two. With the wrong map, 0 1 2 0 1 2, every shape is right and every
-# head but the first and the last reads another one's keys.
+# The staircase has steps of two. With the wrong map, 0 1 2 0 1 2, every shape is right and four heads of six read another
+# one's keys.
 
 # %% [markdown]
 # ## What an exponential costs
 #
-# The products of a kernel are left to `np.dot`, which calls BLAS, the library behind NumPy's own. Between the products
-# stands one exponential for each score. `math.exp` handles one number at a time. `exp2` from `attn_ref.numba_exp2`, 2ˣ
-# by a short polynomial, is compiled into steps on 8 or 16 numbers. How many times as fast is it?
+# The products of a kernel are left to `np.dot`, which calls BLAS, the library behind NumPy's own. Between them stands one
+# exponential for each score. `math.exp` handles one number at a time. `exp2`, 2ˣ by a short polynomial, is compiled into
+# steps on 8 or 16 numbers. How many times as fast is it?
 
 
 # %%
@@ -532,15 +527,14 @@ took = bench.measure({"exp": lambda: fast_exp(a, out), "exp2": lambda: fast_exp2
 guess(my_guess, measured=took.ratio("exp", "exp2"), unit="times as fast")
 
 # %% [markdown]
-# Some 5 to 15 times. Since eˣ = 2^(x · log₂e), the factor log₂e can be folded into the scale: then all scores are in base
-# 2, and only the log-sum-exp must be turned back, its maximum divided by log₂e. You may use `exp2` and `LOG2_E`, or stay
-# with `math.exp`: no points hang on speed.
+# Some 5 to 25 times. Since eˣ = 2^(x · log₂e), the factor log₂e can be folded into the scale. Then the maximum is one of
+# base 2 and must be divided by log₂e for the log-sum-exp. You may use `exp2` and `LOG2_E`, or stay with `math.exp`: no
+# points hang on speed.
 
 # %% [markdown]
 # ## The times to beat
 #
-# Your kernel will be placed under the roofline of chapter 08. First the roof of this machine with all its cores, by a matrix
-# product and a copy.
+# Your kernel will stand under the roofline of chapter 08. First the roof of this machine, by a matrix product and a copy.
 
 # %% experiment="11.roof"
 square, read, written = torch.randn(1024, 1024), torch.randn(2**25), torch.empty(2**25)
@@ -552,8 +546,8 @@ print(f"{peak / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.0f} GB/s, ridge at {peak / b
 
 # %% [markdown]
 # Three runners, on 4 heads of 64 with 2,048 tokens, float32, no mask: attention as a formula, which writes its tables to
-# memory; PyTorch's `scaled_dot_product_attention` (SDPA), whose CPU version is a tiled program in C++; and `attn_ref`'s
-# numba kernel. How many times as long as SDPA does the formula take?
+# memory; PyTorch's `scaled_dot_product_attention` (SDPA), a tiled program in C++; and `attn_ref`'s numba kernel. How many
+# times as long as SDPA does the formula take?
 
 
 # %%
@@ -597,26 +591,26 @@ plots.roofline(under_the_roof(took), peak, bandwidth, title="4 heads, 2,048 toke
 
 # %% [markdown]
 # The formula stands on the left because of its tables. The two kernels stand far to the right of the ridge and are bound
-# by arithmetic alone: half of the roof and more is what careful code reaches here. The gap to the roof is the
-# exponentials, and time that other programs took.
+# by arithmetic alone: half of the roof and more is what careful code reaches on an idle machine. A point *above* the roof
+# means that other programs worked while the roof was measured: run the cells again from there.
 
 # %% [markdown]
-# ### Exercise 11.5 · Attention in one parallel loop (7 points · 35 min · about 25 lines)
+# ### Exercise 11.5 · Attention in one parallel loop (7 points · 45 min · about 25 lines)
 #
 # Write `flash_forward(q, k, v, causal, window, block_k)`, the plain function; it returns `(out, lse)`.
 #
 # - q is (B, Hq, n_q, d), k (B, Hkv, n_k, d), v (B, Hkv, n_k, d_v), contiguous, all float32 or all float64; Hkv divides Hq.
 #   out is (B, Hq, n_q, d_v), lse (B, Hq, n_q), in q's dtype, lse in natural logarithms; the scale is 1/√d.
 # - `causal` and `window` as in 11.4. A query that sees nothing gets 0, and lse -inf. Scores may be in the thousands.
-# - Keys are read in tiles of at most block_k ≥ 1, and only tiles in which a query at work sees a key; the check allows
-#   block_k-1 keys more on either side. At work are the queries whose out or lse the iteration writes next.
-# - `prange` shares out the work in B · Hkv iterations or more, and inside it all of out and lse is written where a query
+# - Keys are read in tiles of at most block_k ≥ 1. What an iteration reads before it writes rows of out and lse must be
+#   visible to one of these rows, or lie less than block_k keys from what is.
+# - `prange` shares out the work in B · Hkv iterations or more, which do all reading of k and v and write every row that
 #   sees a key. No two iterations race. The function never holds half of n_q · n_k numbers beside its inputs, not even for
-#   n_q = 1: a whole row of scores is too much.
-# - numba compiles it, and no line widens float32.
+#   n_q = 1: a whole row of scores, or a copy of k, is too much.
+# - numba compiles it, and no line widens float32. The inputs stay as they were.
 #
-# No other attention of `attn_ref` or PyTorch, please. A query at a time for each iteration is the simplest plan; 64 at a time
-# is the fast one. By hand: d = 1, q = 2, keys 0 and ½ log 3, values 4 and 8: weights ¼ and ¾, out = 7, lse = log 4.
+# No other attention of `attn_ref` or PyTorch. A query in each iteration is the simplest plan, 64 the fast one. By hand: d =
+# 1, q = 2, keys 0 and ½ log 3, values 4 and 8: weights ¼ and ¾, out = 7, lse = log 4.
 
 
 # %% exercise="11.5"
@@ -691,8 +685,7 @@ check("11.5", flash_forward)
 # %% [markdown]
 # ### Agree, and weigh
 #
-# The kernel of `attn_ref` against SDPA and against the formula, with a mask, and then memory: what each needs beyond its
-# inputs.
+# The kernel of `attn_ref` against SDPA and the formula, with a mask; then the memory that each needs beyond its inputs.
 
 # %% experiment="11.agree"
 sdpa = F.scaled_dot_product_attention(*tensors, is_causal=True).numpy()
@@ -713,15 +706,15 @@ for n in lengths:
 plots.time_and_memory(lengths, curves, title="4 heads of 64, float32, no mask")
 
 # %% [markdown]
-# Both lines on the left are steep: four times the FLOPs for twice the text. On the right the formula's tables grow as fast,
-# while the kernel holds its output and a few tiles for each core.
+# On the left both lines are steep: four times the FLOPs for twice the text. On the right the formula's tables grow as fast,
+# while the kernel holds its output and a few tiles.
 
 # %% [markdown]
 # ## One query, a long cache
 #
 # In decoding (chapter 09) a head has one query. A loop over queries keeps one core busy, a loop over heads no more than
-# there are heads. The keys are what there is plenty of. So split the keys: each part gives an output and a log-sum-exp, and
-# the parts are merged as in chapter 10. This is **flash-decoding** (2023), or split-KV.
+# there are heads. So split the keys: each part gives an output and a log-sum-exp, and the parts are merged as in chapter
+# 10. This is **flash-decoding** (2023), or split-KV.
 #
 # One head, 262,144 keys, a single query. How many times as fast do two parts make it on this machine?
 
@@ -745,24 +738,24 @@ series = {"decode": reached, "copy on this machine": np.full(4, bandwidth / 1e9)
 plots.lines(splits, series, "One head, one query, 262,144 keys", "parts", "GB/s", logx=True)
 
 # %% [markdown]
-# With two cores or more, two parts are up to twice as fast, and further parts help as far as there are cores to take them.
-# How near the curve comes to the copy depends on the machine: one core can be busy with its sums before memory is. The
-# merge is exact, whatever the number of parts:
+# With two idle cores or more, two parts are up to twice as fast, and further parts help as far as there are cores to take
+# them. (Reading alone may beat a copy, which also writes.) The merge is exact but for rounding, whatever the number of
+# parts:
 
 # %% experiment="11.parts"
 outputs = [call()[0] for call in calls.values()]
 print("largest difference between 1 and more parts:", f"{max(np.abs(one - outputs[0]).max() for one in outputs):.0e}")
 
 # %% [markdown]
-# ### Exercise 11.6 · Split the keys, merge the parts (6 points · 20 min · about 22 lines)
+# ### Exercise 11.6 · Split the keys, merge the parts (6 points · 25 min · about 22 lines)
 #
 # Write `decode_split_kv(q, k, v, splits)`, the plain function; it returns `(out, lse)`. q is (B, Hq, 1, d), k (B, Hkv, n_k,
 # d), v (B, Hkv, n_k, d_v), all of one dtype, n_k ≥ 1; out is (B, Hq, 1, d_v), lse (B, Hq, 1), in q's dtype. The query sees
 # all keys, scale 1/√d, heads shared as above; scores may be in the thousands. splits ≥ 1 may exceed n_k.
 #
-# `prange` runs over the parts of every KV head or query head: B · Hkv · splits iterations or more, none of which reads
-# more than ⌈n_k / splits⌉ keys of a head. No two iterations race. The merge is yours, as a plain loop or a second
-# `prange`. numba compiles it, and no line widens float32.
+# `prange` runs over the parts of every KV head or query head: B · Hkv · splits iterations or more, which do all reading of
+# k and v, and none of which reads more than ⌈n_k / splits⌉ keys of a head. No two iterations race. The merge is yours, as a
+# plain loop or a second `prange`. numba compiles it, and no line widens float32. The inputs stay as they were.
 #
 # By hand: with the numbers of 11.5 and two parts, the parts are (4, lse 0) and (8, lse log 3), which merge to (7, lse
 # log 4).
@@ -820,8 +813,8 @@ check("11.6", decode_split_kv)
 #
 # $$dv_j \mathrel{+}= w\, dO_i \qquad ds = w\,(dO_i \cdot v_j - \delta_i) / \sqrt d \qquad dq_i \mathrel{+}= ds\, k_j \qquad dk_j \mathrel{+}= ds\, q_i$$
 #
-# Query i adds to its own dq, and to the dk and dv of every key that it saw. Below is a toy that has the same pattern: 4
-# queries, 4 keys, causal; each pair adds 1.
+# Query i adds to its own dq, and to the dk and dv of every key that it saw. A toy with the same pattern: 4 queries, 4 keys,
+# causal; each pair adds 1.
 
 
 # %%
@@ -847,9 +840,9 @@ plots.touches({"dq, by_query": seen.table(dq), "dk, by_query": seen.table(dk)})
 
 # %% [markdown]
 # In the second table columns are raced for: query by query, dq is safe and dk is not. Key by key it is the other way round.
-# The ways out are those of the beginning: two loops, one for each owner; copies that are merged; or an owner for *all* that
-# is added to. One of the axes of attention never mixes: heads. Suppose that 8 query heads read 2 KV heads, with an
-# iteration for each query head. How many iterations add to one dk?
+# The ways out: two loops, one for each owner; copies that are merged; or an owner for *all* that is added to. One of the
+# axes of attention never mixes: heads. Suppose that 8 query heads read 2 KV heads, with an iteration for each query head.
+# How many iterations add to one dk?
 
 # %%
 my_guess = None  # your guess: iterations that add to one dk
@@ -866,22 +859,21 @@ def by_query_head(dk):
 guess(my_guess, measured=(watch(by_query_head, dk).table(dk)[:, 0] == 2).sum(), unit="iterations")
 
 # %% [markdown]
-# Four, so query heads will not do. FlashAttention-2 on a GPU shares out the keys and adds to dq with **atomic**
-# additions, which the hardware carries out one after the other: safe, and in an order that changes from run to run, so
-# that the last digits of the gradient do too. `attn_ref` gives each query head copies of dk and dv and adds them up
-# afterwards.
+# Four, so query heads alone will not do. FlashAttention-2 on a GPU shares out the keys and adds to dq with **atomic**
+# additions, which the hardware carries out one after the other: safe, but in an order, and so with last digits, that change
+# from run to run. `attn_ref` gives each query head copies of dk and dv and adds them up afterwards.
 
 # %% [markdown]
-# ### Exercise 11.7 · Who owns a key? (6 points · 25 min · about 16 lines)
+# ### Exercise 11.7 · Who owns a key? (6 points · 30 min · about 16 lines)
 #
 # Write `flash_backward(q, k, v, out, lse, grad_out, causal)`, the plain function; it returns `(dq, dk, dv)`, shaped like q,
 # k and v and in their dtype. Shapes as in 11.5; `out` and `lse` are what the forward pass gave (with `causal` and no
 # window), `grad_out` is shaped like out. A query that saw nothing has lse -inf, and adds nothing. Scores may be in the
 # thousands.
 #
-# `prange` shares out the work, in B iterations or more; no two of them race, for shared keys and values neither. No table:
-# with B = Hq = 1 the function never holds n_q · n_k numbers at once. numba compiles it, and no line widens float32. Plain
-# loops over queries and keys will do.
+# `prange` shares out the work, all reading of v included, in B iterations or more; no two of them race, for shared keys and
+# values neither. With B = Hq = 1 the function never holds n_q · n_k numbers at once. numba compiles it, no line widens
+# float32, and the inputs stay as they were. Plain loops over queries and keys will do.
 #
 # By hand: one query and one key have w = 1, so δ = dO · v and ds = 0: dq and dk are 0, and dv = dO.
 
@@ -981,23 +973,23 @@ for name, one, other in zip(("dq", "dk", "dv"), ours, learned, strict=True):
 # %% [markdown]
 # ## In real systems
 #
-# PyTorch's SDPA has a tiled CPU kernel since version 2.1 (2023): C++ with vector instructions, tiles of queries shared
-# among threads, products by a BLAS. Its `enable_gqa` option arrived with 2.5 (2024).
+# PyTorch's SDPA on a CPU is C++ with vector instructions, tiles of queries shared among threads, and products by a BLAS. Its
+# `enable_gqa` option arrived with version 2.5 (2024).
 #
-# On GPUs the same three owners return. FlashAttention-2 (2023) shares out tiles of queries in the forward pass and tiles
-# of keys in the backward pass, with atomic additions for dq; its `deterministic` option gives them up for copies and a
-# sum. Flash-decoding (2023) splits the keys, and serving engines such as vLLM split long caches in the same way.
+# FlashAttention-2 (2023) shares out tiles of queries in the forward pass and tiles of keys in the backward pass; its
+# `deterministic` option gives the atomic additions up for copies and a sum. Flash-decoding (2023) splits the keys, and
+# serving engines such as vLLM split long caches in the same way.
 
 # %% [markdown]
 # ## Takeaways
 #
 # - A race is two iterations, one number, at least one write: in `column_sums` on a table of 4 by 3 all 3 totals are raced
 #   for, whatever the result says.
-# - numba makes float64 of `x[i] * 0.5` and of any sum that starts at `0.0`; `x.dtype.type(1)` in place of `1.0` brought
-#   the number of widened lines from 1 to 0.
+# - numba makes float64 of `x[i] * 0.5` and of a sum that starts at `0.0`; `x.dtype.type(1)` for `1.0` brought the number of
+#   widened lines from 1 to 0.
 # - A tiled kernel does 512 FLOPs for each byte at 2,048 tokens, where the formula does 15.5: it is bound by arithmetic.
-# - A causal window of 9 in tiles of 4 visits 18 of 48 tiles; behind a window of 1,024, twice the text makes about twice
-#   the tiles, not four times as many.
+# - A causal window of 9 in tiles of 4 visits 18 of 48 tiles; with a window of 1,024, twice the text makes about twice the
+#   tiles.
 # - With 8 query heads over 2 KV heads, 4 query heads add to each dk: the KV head is its smallest safe owner.
 
 # %%
