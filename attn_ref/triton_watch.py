@@ -3,8 +3,8 @@
     race = one number, two programs, at least one of them writing (not by an atomic operation)
 
 The interpreter runs programs one after another, so a race comes out right, and a read beyond an array finds whatever
-lies there. What is touched tells of both. Beyond an array a watched program reads NaN, and what it writes there is
-dropped. It works beside a GPU too, on copies. Used in course/12_triton_kernel.
+lies there. What is touched tells of both. Beyond an array a watched program reads NaN, and where a masked load was told
+of no `other`; what it writes beyond is dropped. It works beside a GPU too, on copies. Used in course/12_triton_kernel.
 """
 
 import contextlib
@@ -161,9 +161,10 @@ def _hooks(seen):
         good = seen.note(builder.grid_idx, what, pointers.data, wanted)
         return interpreter.TensorHandle(wanted & good, mask.dtype), wanted & ~good
 
-    def load(pointers, mask, *options):
+    def load(pointers, mask, other, *options):
         mask, bad = noted("reads", pointers, mask)
-        found = kind.create_masked_load(builder, pointers, mask, *options)
+        found = kind.create_masked_load(builder, pointers, mask, other, *options)
+        bad = ~mask.data if other is None else bad
         if bad.any():
             found.data[bad] = np.nan if found.data.dtype.kind == "f" else np.iinfo(found.data.dtype).max
         return found

@@ -20,6 +20,11 @@ tl = import_module("attn_ref.triton_here").tl
 watch = import_module("attn_ref.triton_watch").watch
 
 
+def open_kernel(x_ptr, out_ptr, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(out_ptr + i, tl.load(x_ptr + i, mask=i < 2))
+
+
 def racing_kernel(x_ptr, total_ptr, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
     total = tl.load(total_ptr + i) + tl.load(x_ptr + tl.program_id(0) * BLOCK + i)
@@ -68,6 +73,12 @@ def test_a_race_is_seen_though_its_result_is_right_and_atomics_are_none():
     assert total.tolist() == [3.0] * 4
     assert watch(atomic_kernel, (3,), x, total, BLOCK=4).races == {}
     assert total.tolist() == [6.0] * 4
+
+
+def test_a_masked_load_without_other_leaves_nan():
+    out = torch.zeros(4)
+    watch(open_kernel, (1,), torch.ones(4), out, BLOCK=4)
+    assert out[:2].tolist() == [1.0, 1.0] and out[2:].isnan().all()
 
 
 def test_an_error_is_that_of_the_kernels_own_line():

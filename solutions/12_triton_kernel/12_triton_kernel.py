@@ -7,16 +7,15 @@
 # 240 min · CPU or GPU, on Linux · PyTorch and Triton (`make lab EXTRAS=torch,triton`) · needs 10, 11
 
 # %% [markdown]
-# Triton installs on Linux only. On macOS and Windows the cells that launch a kernel say so in one line, all others run,
-# and the exercises are “not available here”, which costs nothing. Any Linux machine will do, a container or an online
-# notebook too. Without a GPU kernels run in Triton's **interpreter**, which is slow and exact; with one they run for
-# real, and the checks do both.
+# Triton installs on Linux only, in a container or an online notebook too. Elsewhere cells that launch a kernel say so
+# in one line, and the exercises cost nothing. Without a GPU, kernels run in Triton's **interpreter**, which is slow and
+# exact; with one they run for real, and the checks do both.
 #
 # When you have finished, you will be able to
 #
-# - say which program of a kernel touches which number, and keep all of them inside their arrays;
+# - say which program of a kernel touches which number;
 # - write softmax, a matrix product and attention, forward and backward, as Triton kernels;
-# - read the registers, shared memory and matrix instructions of a kernel, compiled for a GPU that you do not have.
+# - read the registers, memory and matrix instructions of a kernel compiled for a GPU that you do not have.
 
 # %%
 from functools import partial
@@ -40,8 +39,8 @@ print(MISSING or f"Triton {triton.__version__}; kernels run on {DEVICE}")
 # ## Right, and in someone else's memory
 #
 # The kernel below doubles numbers, 8 to a **program**. Programs are the workers of a kernel; 20 numbers need three of
-# them. The result is the beginning of a longer tensor, `shelf`, on which the 12 numbers behind it belong to somebody
-# else and are all 7. How many of these does the kernel change?
+# them. The result is the beginning of a longer tensor, `shelf`; the 12 numbers behind it are somebody else's, all 7.
+# How many of these does the kernel change?
 
 
 # %%
@@ -61,23 +60,20 @@ print("the result is right:", bool((shelf[:20] == 2 * x[:20]).all()))
 guess(my_guess, measured=int((shelf[20:] != 7).sum()))
 
 # %% [markdown]
-# All 20 results are right, and four numbers of somebody else are gone, without an error or a warning: a kernel is given
-# addresses, not arrays, and does not know where an array ends.
+# All 20 results are right, and four numbers of somebody else are gone without a warning: a kernel is given addresses,
+# not arrays.
 
 # %% [markdown]
 # ## A program holds a block
 #
-# Read the kernel line by line. `double_kernel[(3,)]` is a launch over a **grid** of three programs, and the function is
-# the text of each. `tl.program_id(0)` says which one it is: 0, 1 or 2. `tl.arange(0, BLOCK)` makes a **block**, here
-# the whole numbers 0 to 7, all held at once. A block's length is a power of two, known when the kernel is compiled;
-# that is what
-# `tl.constexpr` means.
+# `double_kernel[(3,)]` is a launch over a **grid** of three programs, and the function is the text of each.
+# `tl.program_id(0)` says which one it is: 0, 1 or 2. `tl.arange(0, BLOCK)` makes a **block**, here the whole numbers 0
+# to 7, all held at once. Its length is a power of two, known when the kernel is compiled: `tl.constexpr` means that.
 #
-# `x_ptr` is a **pointer**, the address of x's first number, and `x_ptr + i` a block of eight addresses. `tl.load` reads
-# there, `tl.store` writes there.
+# `x_ptr` is a **pointer**, the address of x's first number, and `x_ptr + i` a block of eight addresses, at which
+# `tl.load` reads and `tl.store` writes.
 #
-# A program is like an iteration of chapter 11's `prange` in which each variable is a whole block. The comparison breaks
-# in one place: the threads inside a program are the compiler's business and not yours.
+# The threads inside a program are the compiler's business, not yours.
 #
 # `watch` launches a kernel in the interpreter and notes what each program touches.
 
@@ -87,12 +83,11 @@ seen = watch(double_kernel, (3,), x, out, BLOCK=8)
 plots.programs({"x, read by program": seen.readers(x), "out, written by program": seen.writers(out)})
 
 # %% [markdown]
-# Each number has one program that reads it and one that writes it. 24 numbers fill three blocks. With 20 the third
-# program still holds 8, of which 4 are not there. A **mask**, a block of True and False, keeps those out:
-# `tl.load(address, mask=there)` reads and `tl.store(address, block, mask=there)` writes only where it is True.
+# Each number has one program that reads it and one that writes it. With 20 numbers the third program still holds 8, of
+# which 4 are not there. A **mask**, a block of True and False, keeps those out: `tl.load(address, mask=there)` reads
+# and `tl.store(address, block, mask=there)` writes only where it is True.
 #
-# What does a masked load give elsewhere? Anything, unless you say so: `other=0.0`. The arithmetic after it knows of no
-# mask.
+# What does a masked load give elsewhere? Anything, unless you say so: `other=0.0`. `watch` puts NaN there.
 
 # %% [markdown]
 # ### Exercise 12.1 · Two vectors, block by block (4 points · 10 min · about 4 lines)
@@ -102,7 +97,7 @@ plots.programs({"x, read by program": seen.readers(x), "out, written by program"
 # program handles BLOCK numbers, the last one what is left. Nothing beyond the vectors may be read or written, and x and
 # y stay as they were.
 #
-# By hand: n = 5 and BLOCK = 4. Program 0 has the numbers 0 to 3, program 1 number 4; three of its places are masked.
+# By hand: n = 5 and BLOCK = 4. Program 0 has the numbers 0 to 3, program 1 number 4.
 
 
 # %% exercise="12.1"
@@ -150,15 +145,14 @@ check("12.1", reads_too_far)
 
 # %% [markdown]
 # The card counts the numbers that were read beyond x. On a GPU such a read may find anything, or end in “an illegal
-# memory access”, after which the whole notebook must be restarted. The check looks at what is touched, and does not
-# wait for luck.
+# memory access”, after which the notebook must be restarted.
 
 # %% [markdown]
 # ## A tile is a sum of two ranges
 #
-# Memory is one long line, and a **stride** says how far the next row or column is: chapter 11 had them in bytes, here
-# they count numbers. Entry (i, j) of x lies at x_ptr + i · x_row + j · x_col. A column of row numbers plus a row of
-# column numbers makes all addresses of a **tile** at once. Here for rows 0 to 3 and columns 2 to 5 of a (5, 6) tensor:
+# A **stride** says how far the next row or column is: in bytes in chapter 11, in numbers here. Entry (i, j) of x lies
+# at x_ptr + i · x_row + j · x_col. A column of row numbers plus a row of column numbers makes all addresses of a
+# **tile** at once. Here for rows 0 to 3 and columns 2 to 5 of a (5, 6) tensor:
 
 # %%
 table = torch.zeros(5, 6)
@@ -169,8 +163,7 @@ plots.matrices(far, title="How far from x_ptr", unit="numbers")
 
 # %% [markdown]
 # On the left a step down is 6 and a step across is 1. A transposed tensor, on the right, is the same memory with its
-# strides exchanged; no number has moved. A kernel that is given strides can read any tensor, also one with gaps; one
-# that assumes them reads the wrong numbers without an error.
+# strides exchanged. A kernel that assumes strides reads the wrong numbers without an error.
 #
 # A grid may have two axes: `tl.program_id(0)` counts tiles down, `tl.program_id(1)` counts tiles across.
 
@@ -182,8 +175,8 @@ plots.matrices(far, title="How far from x_ptr", unit="numbers")
 # The grid is (⌈n / BLOCK_N⌉, ⌈m / BLOCK_M⌉): a program handles BLOCK_N rows and BLOCK_M columns of x, or what is left
 # of them. Nothing that does not belong to the tensors may be touched, gaps between their rows included.
 #
-# By hand: x is (2, 3) with strides 3 and 1, out (3, 2) with strides 2 and 1. Entry (1, 2) lies 1 · 3 + 2 · 1 = 5 behind
-# x_ptr and goes to 2 · 2 + 1 · 1 = 5 behind out_ptr; entry (0, 1) goes from 1 to 2.
+# By hand: x is (2, 3) with strides 3 and 1, out (3, 2) with strides 2 and 1. Entry (0, 1) lies 1 behind x_ptr and goes
+# to 1 · 2 = 2 behind out_ptr.
 
 
 # %% exercise="12.2"
@@ -218,9 +211,8 @@ check("12.2", transpose_kernel)
 # %% [markdown]
 # ## What is not there must not count
 #
-# A row of five scores goes into a block of eight. Adding vectors, it did not matter what the three spare places held.
-# In a sum over the block it does. Suppose all five scores are -2, and the load fills the spare places with `other=0.0`.
-# Softmax over the block: what do the shares of the five sum to?
+# A row of five scores goes into a block of eight. Suppose all five are -2, and the load fills the spare places with
+# `other=0.0`. Softmax over the block: what do the shares of the five sum to?
 
 # %%
 my_guess = None  # your guess: the five shares together; they should make 1
@@ -231,7 +223,7 @@ with_nothing = attn_ref.softmax(np.array([-2.0] * 5 + [-np.inf] * 3))
 guess(my_guess, measured=with_zeros[:5].sum())
 
 # %% [markdown]
-# Place by place, and beside it what `other=-inf` gives:
+# Place by place, beside what `other=-inf` gives:
 
 # %%
 places = [f"score {i}" for i in range(5)] + ["spare"] * 3
@@ -240,11 +232,11 @@ plots.bars(
 )
 
 # %% [markdown]
-# A score of 0 is a score like any other, and here the best one: the spare places took over 80 %. A place that holds -inf
-# takes nothing, and cannot be the maximum unless the row holds nothing else.
+# A score of 0 is a score like any other, and here the best one: the spare places took over 80 %. A place that holds
+# -inf takes nothing.
 #
-# `tl.max(block, 0)` and `tl.sum(block, 0)` reduce a block along axis 0; `tl.exp` takes float32 and not float16, so convert
-# with `.to(tl.float32)`. `tl.where(condition, a, b)` chooses.
+# `tl.max(block, 0)` and `tl.sum(block, 0)` reduce a block along axis 0; `tl.exp` takes float32: convert with
+# `.to(tl.float32)`. `tl.where(condition, a, b)` chooses.
 
 # %% [markdown]
 # ### Exercise 12.3 · A row to a program (6 points · 18 min · about 8 lines)
@@ -252,10 +244,10 @@ plots.bars(
 # Write `softmax_kernel(x_ptr, out_ptr, m, x_row, out_row, BLOCK)`: the softmax of each row of x (n, m), as in 2.1.
 # Program r handles row r, the grid is (n,), and BLOCK is a power of two, m or more. The numbers of a row lie side by
 # side; x_row and out_row are the strides from row to row. x is float32 or float16, out float32, and all arithmetic is
-# done in float32. Scores may be in the thousands. -inf gets a share of 0, and a row of nothing but -inf shares of 0.
-# Write with Triton's basic operations; `tl.softmax` is not allowed.
+# done in float32. Scores go up to ±65,504. -inf gets a share of 0, and a row of nothing but -inf shares of 0.
+# `tl.softmax` is not allowed.
 #
-# By hand: the row (0, log 3) with BLOCK = 4 gives (¼, ¾), and the two spare places are neither read nor written.
+# By hand: the row (0, log 3) with BLOCK = 4 gives (¼, ¾); two places are spare.
 
 
 # %% exercise="12.3"
@@ -278,7 +270,7 @@ x = torch.tensor([[0.0, np.log(3.0), -torch.inf], [1000.0, 999.0, 998.0], [-torc
 out = torch.zeros(3, 3, device=DEVICE)
 seen = watch(softmax_kernel, (3,), x, out, 3, x.stride(0), out.stride(0), BLOCK=4)
 print(out)
-plots.programs({"x, read by program": seen.readers(x), "out, written by program": seen.writers(out)})
+plots.programs({"x, read": seen.readers(x), "out, written": seen.writers(out)})
 
 # %% check="12.3"
 check("12.3", softmax_kernel)
@@ -292,10 +284,9 @@ check("12.3", softmax_kernel)
 # %% [markdown]
 # ## A GPU knows powers of two
 #
-# A GPU has one instruction for exponentials, and it computes 2ˣ. Since eˣ = 2^(x · log₂e), a compiler turns each
-# `tl.exp` into a multiplication by log₂e ≈ 1.4427 and that instruction. You can read it: `compiled` runs Triton's
-# compiler for a GPU that need not be here, and `ptx` is its assembly, in which 1.4427 is spelled 0f3FB8AA3B.
-# `target=90` means Hopper, the H100's kind.
+# A GPU's instruction for exponentials computes 2ˣ. Since eˣ = 2^(x · log₂e), `tl.exp` becomes a multiplication by log₂e
+# ≈ 1.4427 and that instruction. You can read it: `compiled` runs Triton's compiler for a GPU that need not be here, and
+# `ptx` is its assembly, in which 1.4427 is spelled 0f3FB8AA3B. `target=90` means the H100.
 
 # %% experiment="12.exp" needs="triton"
 row_types = {"x_ptr": "*fp32", "out_ptr": "*fp32", "m": "i32", "x_row": "i32", "out_row": "i32"}
@@ -305,13 +296,11 @@ for line in found["ptx"].splitlines():
         print(line.strip())
 
 # %% [markdown]
-# A block of 128 numbers is shared by 128 threads, so each has one exponential to compute: `mul` and `ex2`. In attention
-# the scores are multiplied by a scale anyway. Put log₂e into that scale, use `tl.exp2`, and the extra multiplication is
-# gone. The price is care: scores and maximum are then in units of base 2, and a logarithm in base 2 must be multiplied
-# by log 2 ≈ 0.6931 to become natural: log₂ 8 = 3 and log 8 = 2.08.
+# In attention the scores are multiplied by a scale anyway. Put log₂e into that scale, use `tl.exp2`, and the extra
+# multiplication is gone. Scores and maximum are then in base 2, and a logarithm in base 2 must be multiplied by log 2 ≈
+# 0.6931 to become natural: log₂ 8 = 3 and log 8 = 2.08.
 #
-# The next exercise also walks along a row that is longer than a block. It keeps the state of chapter 10, a running
-# maximum and a sum.
+# Where a row is longer than a block, chapter 10's state is carried along.
 
 # %% [markdown]
 # ### Exercise 12.4 · A row longer than a block (6 points · 20 min · about 11 lines)
@@ -385,8 +374,8 @@ number = seen.number((1, 2))
 plots.programs({name: np.where(x, number, -1) for name, x in one.items()}, f"Program (1, 2), number {number}")
 
 # %% [markdown]
-# A horizontal strip of a, a vertical one of b, one tile of out. Eight other programs do the same, so numbers of a are
-# read more than once. How many of the nine programs read the same number of a?
+# A horizontal strip of a, a vertical one of b, one tile of out. How many of the nine programs read the same number of
+# a?
 
 # %%
 my_guess = None  # your guess: how many programs read a number of a
@@ -408,11 +397,12 @@ both = {"counted": read, "2 · 128³ / tile": [2 * 128**3 / tile * 4 / 1024 for 
 plots.lines(tiles, both, "Read by a product of (128, 128)", "tile", "KiB", logx=True, logy=True)
 
 # %% [markdown]
-# Each doubling of the tile halves the reading, by the law of chapter 10. A tile lives in the registers and the **shared
-# memory** of one processor, and these are small; further below you will see them fill up.
+# Each doubling of the tile halves the reading, by the law of chapter 10. A tile lives in the **shared memory** of one
+# processor, which is small.
 #
-# `tl.dot(a, b, acc)` multiplies two tiles and adds a third. It runs on the GPU's matrix units, which take float16 and add up
-# in float32. Of float32 inputs they keep ten bits, unless you say `input_precision="ieee"`; do that in this chapter.
+# `tl.dot(a, b, acc)` multiplies two tiles and adds a third. It runs on the GPU's matrix units, which take float16 and
+# add up in float32. Of float32 inputs they keep ten bits, unless you say `input_precision="ieee"`; do that in this
+# chapter.
 
 # %% [markdown]
 # ### Where float16 stops counting
@@ -447,8 +437,8 @@ plots.lines(at, {"float32": at + 1.0, "float16": running[at]}, "4,096 ones, adde
 # more, and all sides may be ragged. a and b are both float16 or both float32, out is float32, sums are float32. Touch
 # nothing beyond the tensors.
 #
-# By hand: n = m = 1, k = 3, blocks of 16, a = (1, 2, 3) and b = (4, 5, 6) standing upright. One program, one step: 13
-# of its 16 steps along k must add 0, and out = 4 + 10 + 18 = 32.
+# By hand: n = m = 1, k = 3, blocks of 16, a = (1, 2, 3) and b = (4, 5, 6) standing upright. 13 of the 16 places along k
+# must add 0, and out = 4 + 10 + 18 = 32.
 
 
 # %% exercise="12.5"
@@ -495,12 +485,12 @@ check("12.5", matmul_kernel)
 # %% [markdown]
 # ## Attention: 12.4 for a block of queries, with 12.5 twice
 #
-# You have all parts. A program owns BLOCK_Q queries of one head and loads their tile of q once. Keys and values pass by
-# in blocks: one `tl.dot` makes a tile of scores, the step of 12.4 updates a maximum and a sum *per query*, and a second
-# `tl.dot` adds weights times values to acc, which is rescaled like the sum. Nothing of size n² is ever held.
+# A program owns BLOCK_Q queries of one head and loads their tile of q once. Keys and values pass by in blocks: one
+# `tl.dot` makes a tile of scores, the step of 12.4 updates a maximum and a sum *per query*, and a second `tl.dot` adds
+# weights times values to acc, which is rescaled like the sum.
 #
-# With a causal mask program 0 may see little, and the last one nearly all. Here is who reads which keys in `attn_ref`'s
-# kernel: 64 queries, 80 keys, blocks of 16.
+# With a causal mask program 0 may see little, and the last one nearly all. Here is who reads which keys: 64 queries, 80
+# keys, blocks of 16.
 
 
 # %% needs="triton"
@@ -516,28 +506,33 @@ def attend(q, k, v, causal, tiles=(16, 16)):
 q, k, v = (torch.randn(2, n, 16, device=DEVICE) for n in (64, 80, 80))
 out, lse, seen = attend(q, k, v, causal=True)
 keys_read = np.stack([seen.touched(k, (i, 0))[0].any(axis=-1) for i in range(4)])
-plots.mask(keys_read, [f"program {i}" for i in range(4)], title="Keys read by the programs of head 0, causal")
+plots.mask(
+    keys_read,
+    [f"{16 * i} to {16 * i + 15}" for i in range(4)],
+    title="Keys read by the four programs of head 0, causal",
+)
 
 # %% [markdown]
 # A staircase: 32, 48, 64 and 80 keys. Query 0 stands at position 16, since the last query stands at the last key, so
-# program 0 needs keys 0 to 31. A kernel that masks and walks on regardless reads 320 in place of 224, for the same
-# result.
+# program 0 needs keys 0 to 31. A kernel that walks on regardless reads 320 in place of 224, for the same result.
 
 # %% [markdown]
 # ### Exercise 12.6 · Flash attention (8 points · 45 min · about 25 lines)
 #
 # Write `flash_kernel(q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, n_q, n_k, scale, CAUSAL, D, BLOCK_Q, BLOCK_K)`.
 #
-# - q and out are (heads, n_q, D), k and v (heads, n_k, D), lse (heads, n_q), all float32 and contiguous: row i of head h of
-#   q begins (h · n_q + i) · D behind q_ptr. D, BLOCK_Q and BLOCK_K are powers of two, 16 or more; n_q and n_k are 1 or more.
+# - q and out are (heads, n_q, D), k and v (heads, n_k, D), lse (heads, n_q), all float32 and contiguous: row i of head
+#   h of q begins (h · n_q + i) · D behind q_ptr. D, BLOCK_Q and BLOCK_K are powers of two, 16 or more; n_q and n_k are
+#   1 or more.
 # - The grid is (⌈n_q / BLOCK_Q⌉, heads). The scores are scale times the dot products, and may be in the thousands.
 # - With CAUSAL query i sees keys up to i + n_k - n_q, which may be none; without, all. A query that sees nothing gets
 #   out = 0 and lse = -inf. lse is the natural logarithm.
-# - With CAUSAL no program reads a tile of keys (numbers t · BLOCK_K to (t + 1) · BLOCK_K - 1) that none of its queries may
-#   see. Nothing beyond the tensors is touched.
+# - Tile t of the keys holds BLOCK_K of them, from number t · BLOCK_K on. With CAUSAL a program reads no tile that all
+#   of its queries are forbidden to see. Nothing beyond the tensors is touched.
 #
-# No other kernel of `attn_ref`, please. By hand: one query with scores 0 and log 3, values 4 and 8: weights ¼ and ¾,
-# out = 7, lse = log 4.
+# No other kernel of `attn_ref`, please.
+#
+# By hand: one query with scores 0 and log 3, values 4 and 8: weights ¼ and ¾, out = 7, lse = log 4.
 
 
 # %% exercise="12.6"
@@ -614,8 +609,7 @@ print(
 # ## The way back: a number needs an owner
 #
 # Programs run at the same time and in no order. The kernel below lets each program add its row to common totals. There
-# are three totals and four rows of ones. It runs in the interpreter, which takes one program after another. For how
-# many of the three totals does it take luck on a GPU?
+# are three totals and four rows of ones. For how many of the three totals does it take luck on a GPU?
 
 
 # %%
@@ -636,13 +630,13 @@ print("in the interpreter:", total.tolist(), " raced for:", seen.races)
 guess(my_guess, measured=seen.races["total_ptr"])
 
 # %% [markdown]
-# The result is right, and all three are raced for: two programs may load 1 before either stores 2. The ways out are
-# those of chapter 11. `tl.atomic_add(address, block, mask)` adds without a gap between load and store, at the price of
-# waiting and of another order of additions in each run. Better, each number has one **owner**.
+# The result is right, and all three are raced for: two programs may load 1 before either stores 2.
+# `tl.atomic_add(address, block, mask)` adds without a gap between load and store, at the price of waiting and of
+# another order in each run. Better, each number has one **owner**.
 #
 # In the backward pass query i adds to dq of row i, and to dk and dv of every key that it saw. No block can own all
-# three. So there are two kernels: one owns queries and walks over keys, as 12.6 does, and one owns keys and walks over
-# queries. Both make the weights again from lse, as exp(s - lse).
+# three, so there are two kernels: one owns queries and walks over keys, one owns keys and walks over queries. Both make
+# the weights again from lse, as exp(s - lse).
 
 # %%
 n, d = 48, 16
@@ -663,20 +657,19 @@ maps |= {"queries, by dk's kernel": seen_dk.readers(q), "keys, by dk's kernel": 
 plots.programs({name: x[0, :, 0] for name, x in maps.items()}, "Who reads which row on the way back, causal")
 
 # %% [markdown]
-# A star means several programs. For dq queries have owners, and all keys but the last block are read by several
-# programs. For dk and dv it is the
-# other way round: keys have owners, and the queries pass by. Reading in common is no race.
+# A star means several programs. In dq's kernel each query has one reader, its owner, and the keys pass by; in the other
+# it is the other way round.
 #
-# The price is arithmetic. Chapter 10's backward pass made five products for each tile. Here scores and dP are made by
-# both kernels: three products for dq and four for dk and dv, seven in all.
+# The price is arithmetic. Chapter 10's backward pass made five products for each tile. Here scores and dP are made
+# twice: three products for dq and four for dk and dv, seven in all.
 
 # %% [markdown]
 # ### Exercise 12.7 · Back to the queries (5 points · 25 min · about 18 lines)
 #
 # Write `dq_kernel(q_ptr, k_ptr, v_ptr, grad_ptr, lse_ptr, delta_ptr, dq_ptr, n_q, n_k, scale, CAUSAL, D, BLOCK_Q,
-# BLOCK_K)`. Tensors, scale, mask, sizes and grid are as in 12.6; grad and dq are shaped like q, delta like lse. lse and
-# delta are given, from a forward pass over these keys. A query that saw nothing has lse = -inf and gets dq = 0. Scores
-# may be in the thousands. Touch nothing beyond the tensors. With w = exp(s - lse),
+# BLOCK_K)`. Tensors, scale, mask, sizes and grid are as in 12.6; grad and dq are shaped like q, delta like lse; dq may
+# hold anything at first. lse and delta are given, from a forward pass over these keys. A query that saw nothing has lse
+# = -inf and gets dq = 0. Scores may be in the thousands. Touch nothing beyond the tensors. With w = exp(s - lse),
 #
 # $$dS = w\,(dO \cdot v - \delta) \qquad dq = \text{scale} \cdot dS\,k$$
 #
@@ -806,15 +799,13 @@ check("12.8", dk_dv_kernel)
 # ## Read what the compiler makes of it
 #
 # A thread has up to 255 **registers**, which hold its part of acc, q and the scores. What does not fit is **spilled**
-# to a stack in slow memory. Tiles that are shared by threads lie in shared memory, 163 KiB for a program on an A100
-# (`target` 80) and 227 KiB on an H100 (90) and a B200 (100). Products should become matrix instructions: `mma.sync` on
-# the A100, `wgmma` on the H100, `tcgen05` on the B200.
+# to a stack in slow memory. Shared memory is 163 KiB for a program on an A100 (`target` 80) and 227 KiB on an H100 (90)
+# and a B200 (100). Products should become matrix instructions: `mma.sync` on the A100, `wgmma` on the H100, `tcgen05`
+# on the B200.
 #
-# None of these GPUs need be here. How many programs a processor holds at a time is limited too: an H100's processor has
-# 65,536 registers and 228 KiB of shared memory, for all its programs together. A **warp** is 32 threads; tiles of 64
-# queries get 4 warps below, tiles of 128 get 8. Put your own `flash_kernel` in place of the lesson's if you like.
-# (Inputs are half precision here, which matrix units want, and `tl.dot` takes two tiles of one type: the weights need
-# `p.to(v.dtype)`.)
+# A processor of the H100 has 65,536 registers and 228 KiB of shared memory for all its programs together. A **warp** is
+# 32 threads; tiles of 64 queries get 4 warps below, tiles of 128 get 8. Put your own `flash_kernel` in place of the
+# lesson's if you like; inputs are half precision here, so the weights need `p.to(v.dtype)`.
 
 # %% experiment="12.compiled" needs="triton"
 kernel = lessons.flash_kernel  # or yours: flash_kernel
@@ -836,14 +827,12 @@ for (target, bq, bk), found in zip(plans, compiled_many(jobs), strict=True):
 
 # %% [markdown]
 # Each GPU gets its own kind of instruction from the same text. For the H100 nothing is spilled, and the largest tile
-# nearly fills the shared memory. The A100 runs out of registers and spills a few bytes. (The numbers are those of
-# Triton 3.9.)
+# nearly fills the shared memory. The A100 spills a few bytes. (The numbers are those of Triton 3.9.)
 #
-# The smallest tile lets two programs share a processor of the H100, the larger ones do not. A second program is useful:
-# while one waits for memory the other computes. Large tiles read less, small tiles wait better, and no formula settles
-# it.
+# With the smallest tile two programs share a processor of the H100: while one waits for memory the other computes.
+# Large tiles read less, small tiles wait better.
 #
-# How far can one go? Take dk_dv with tiles of 128 by 128 and only 4 warps. How many bytes does each thread spill?
+# Take dk_dv with tiles of 128 by 128 and only 4 warps. How many bytes does each thread spill?
 
 # %%
 my_guess = None  # your guess: bytes of stack for each thread
@@ -859,7 +848,7 @@ jobs = [
 guess(my_guess, measured=compiled_many(jobs)[-1]["stack_bytes"], unit="bytes")
 
 # %% [markdown]
-# And with smaller tiles:
+# With smaller tiles:
 
 # %% experiment="12.spills" needs="triton"
 spilled = [found["stack_bytes"] for found in compiled_many(jobs)]
@@ -868,14 +857,13 @@ plots.bars(spilled, names, "dk_dv on an H100, 4 warps", "bytes spilled", limit=1
 
 # %% [markdown]
 # Hundreds of registers' worth for each of 128 threads, written and read again at every step. The kernel would be right
-# and slow, and no test of its results could tell. `python -m attn_ref.triton_aot` prints such a table for the kernels
-# that `attn_ref` really uses.
+# and slow, and no test of its results could tell.
 
 # %% [markdown]
 # ## Autotuning: let the clock decide
 #
-# Since no formula settles it, Triton measures. `triton.autotune` wraps a kernel with a list of configurations. At the
-# first launch for a new value of `key` it times them all on the real inputs, and keeps the fastest:
+# Triton measures: `triton.autotune` wraps a kernel with a list of configurations. At the first launch for a new value
+# of `key` it times them all on the real inputs, and keeps the fastest:
 #
 # ```python
 # configs = [
@@ -883,15 +871,10 @@ plots.bars(spilled, names, "dk_dv on an H100, 4 warps", "bytes spilled", limit=1
 #     triton.Config({"BLOCK_Q": 64, "BLOCK_K": 64}, num_warps=4, num_stages=3),
 # ]
 #
-# @triton.autotune(configs, key=["n_q", "n_k"])
-# @triton.jit
-# def flash_kernel(...): ...
-# ```
+# @triton.autotune(configs, key=["n_q", "n_k"]) @triton.jit def flash_kernel(...): ... ```
 #
-# Two things are easy to get wrong. A kernel that *adds* to its output is launched many times while it is tuned, so its
-# result counts many times; `reset_to_zero=["dk_ptr"]` mends that. And each new value in `key` tunes again, so lengths
-# that change with every batch do not belong there. Without a GPU there is nothing to time; with one, the cell below
-# races five plans.
+# A kernel that *adds* to its output is launched many times while it is tuned, so its result counts many times;
+# `reset_to_zero=["dk_ptr"]` mends that. With a GPU the cell below races five plans.
 
 # %% experiment="12.tuned" needs="triton"
 if DEVICE == "cuda":
@@ -910,9 +893,8 @@ else:
 # ## What the interpreter does not show
 #
 # It runs programs in turn, so races come out right. It computes in NumPy, so neither the ten bits of a float32 `tl.dot`
-# nor a spill can be seen, and bfloat16 is read wrongly (Triton 3.9). It finds whatever lies beyond an array. And its
-# time says nothing about a GPU's. What it does prove is the logic: which numbers meet, in which order, with which
-# masks. That is most of the work.
+# nor a spill can be seen, and its time says nothing about a GPU's. What it does prove is the logic: which numbers meet,
+# in which order, with which masks.
 
 # %% [markdown]
 # ## Check yourself
@@ -930,7 +912,7 @@ else:
 #
 # A colleague has written dq and dk_dv kernels without a GPU and says: “All results agree with PyTorch to six digits, in
 # the interpreter, on 64 queries and 64 keys. Tomorrow it goes to the cluster. What could be wrong with it?” Answer in
-# six to ten sentences: what the run has proved, what it cannot show, and how to find out about each before tomorrow.
+# six to ten sentences: what the run has proved, what it cannot show, and how to find out.
 
 # %% [markdown] written="12.w"
 # ### BEGIN SOLUTION
@@ -958,19 +940,19 @@ else:
 #
 # Triton began as a language and compiler by Tillet, Kung and Cox (2019) and was released by OpenAI in 2021.
 # `torch.compile` (PyTorch 2.0, 2023) writes Triton kernels for GPUs, and FlexAttention (PyTorch 2.5, 2024) fills your
-# mask into a Triton template that is a longer 12.6. vLLM has an attention backend in Triton beside those in CUDA.
+# mask into a Triton template that is a longer 12.6.
 #
-# FlashAttention (2022) and its successors are CUDA; FlashAttention-3 (2024) gets more out of an H100 by letting
-# carrying, products and exponentials overlap. What a real kernel has beyond yours: head sizes that are no power of two,
-# grouped heads, windows, biases. `attn_ref/triton_forward.py` has these, and is your next reading.
+# FlashAttention, 2 and 3 (2022 to 2024) are CUDA; the third lets carrying, products and exponentials overlap on an
+# H100. What a real kernel has beyond yours, such as grouped heads, windows and biases, stands in
+# `attn_ref/triton_forward.py`.
 
 # %% [markdown]
 # ## Takeaways
 #
-# - A kernel knows addresses, not arrays: without a mask 4 numbers of somebody else were overwritten, and 20 results were right.
-# - What is not there must not count: zeros in three spare places took over 80 % of a row that five scores should have shared.
+# - A kernel knows addresses, not arrays: without a mask 4 numbers of somebody else were overwritten.
+# - What is not there must not count: zeros in three spare places took over 80 % of a row.
 # - float16 stops counting at 2,048; accumulators are float32.
-# - Twice the tile, half the reading: 1,024 KiB with tiles of 16 and 128 KiB with tiles of 128, for one product of (128, 128).
+# - Twice the tile, half the reading: 1,024 KiB with tiles of 16, 128 KiB with tiles of 128.
 # - A number needs an owner: two kernels with seven products in place of five, and no race.
 
 # %%
@@ -980,10 +962,9 @@ progress(12)
 # ## Further reading
 #
 # - Tillet, Kung and Cox, *Triton: An Intermediate Language and Compiler for Tiled Neural Network Computations* (2019).
-# - Triton's tutorials: vector addition, fused softmax, matrix multiplication, fused attention.
+# - Triton's tutorials, from vector addition to fused attention.
 # - Dao, *FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning* (2023), algorithms 1 and 2.
 # - Shah and others, *FlashAttention-3: Fast and Accurate Attention with Asynchrony and Low-precision* (2024).
-# - Dong and others, *Flex Attention: A Programming Model for Generating Optimized Attention Kernels* (2024).
 # - Rush, *Triton Puzzles* (2024): small kernels with pictures, in the interpreter.
 #
 # Next: chapter 13, where you learn to find what is wrong with an attention layer from measurements alone.
