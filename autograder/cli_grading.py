@@ -27,6 +27,11 @@ def stop(message, status=CANNOT_START):
     raise typer.Exit(status)
 
 
+def _one_of(option, value, known):
+    if value not in known:
+        raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}.", param_hint=option)
+
+
 @app.command()
 def grade(
     submissions: Annotated[Path | None, typer.Argument(help=SUBMISSIONS)] = None,
@@ -59,17 +64,22 @@ def grade(
     from autograder.grading.client import Budget
     from autograder.grading.run import GradeError, Settings
     from autograder.grading.run import grade as grade_all
+    from autograder.grading.work import POLICIES
     from autograder.sandbox import Refused
 
+    _one_of("--policy", policy, POLICIES)
     as_json = not sys.stdout.isatty() if as_json is None else as_json
     handed = None
     if submissions is None:
         from autograder import sample_class
 
         submissions = out / "sample class"
-        handed = sample_class.write(submissions, students)
+        try:
+            handed = sample_class.write(submissions, students)
+        except OSError as error:
+            stop(f"the sample class cannot be written to {submissions} ({error.strerror}); choose another --out")
         seed = sample_class.SEED if seed is None else seed  # for which its scores are planned
-        _say(as_json, f"A sample class of {students} is in {submissions}; SUBMISSIONS=dir grades your own.")
+        _say(as_json, f"A sample class of {students} is in {submissions}; `attn grade FOLDER` grades your own.")
     budget = Budget(cell_seconds, notebook_seconds)
     settings = Settings(
         out, workers, db, cluster, policy, budget, no_sandbox, not no_feedback, seed, canvas_roster, wait
@@ -86,7 +96,8 @@ def grade(
         _summary(run, out)
     if handed:
         _compare_with_plan(run, handed, as_json)
-    gc.freeze()  # Python looks through every object as it ends, which takes longer than grading one more submission
+    if "triton" not in sys.modules:  # which would complain of what is left of it
+        gc.freeze()  # Python looks through every object as it ends, which takes longer than grading one more submission
     raise typer.Exit(SOME_FAILED if any(one.status == "failed" for one in run.graded) else 0)
 
 
@@ -104,11 +115,12 @@ def grade_one(
     """Grade one notebook without a gradebook, for systems that keep grades themselves."""
     from autograder.cli import folder_named
     from autograder.grading.one import FORMATS, grade_file
+    from autograder.grading.work import POLICIES
     from autograder.grading.workers import GraderFailed
     from autograder.sandbox import Refused
 
-    if format not in FORMATS:
-        stop(f"--format is one of {', '.join(FORMATS)}; it was given {format!r}")
+    _one_of("--format", format, FORMATS)
+    _one_of("--policy", policy, POLICIES)
     secret = int.from_bytes(os.urandom(6), "big") if seed is None else seed
     try:
         text = grade_file(notebook, folder_named(chapter), format, secret, student, policy, no_sandbox)
@@ -125,7 +137,9 @@ def grade_one(
 def _bar(results, total):
     from tqdm import tqdm
 
-    with tqdm(total=total, desc="grading", unit="submission", smoothing=0.1) as bar:
+    if not total:
+        console.print("Nothing has changed since the last run: every grade stands.\n")
+    with tqdm(total=total, desc="grading", unit="submission", smoothing=0.1, disable=not total) as bar:
         for submission, graded, notebook in results:
             yield submission, graded, notebook
             bar.set_postfix_str(f"{graded.student} {graded.chapter}", refresh=False)
@@ -164,7 +178,7 @@ def _summary(run, out):
     for student in run.students:
         table.add_row(student, *[_cell(run.of(student, chapter)) for chapter in run.chapters])
     console.print(table)
-    console.print("* waits for a reader   ! partly graded   “missing” was not handed in, which is not 0\n")
+    console.print("* waits for a reader   ! partly graded   “missing” was not handed in: no 0\n")
     hardest = sorted(exercises(run), key=lambda one: one.mean)[:5]
     console.print("Hardest: " + ", ".join(f"{one.exercise} ({one.mean:.0%} of the points)" for one in hardest))
     console.print("Most met mistakes:")
@@ -176,8 +190,8 @@ def _summary(run, out):
         if one.status != "graded":
             console.print(f"{one.status.capitalize()}: {one.student} {one.chapter} ({one.reason})", markup=False)
     console.print(f"\n{len(run.graded)} submissions. Sandbox: {run.sandbox}.", markup=False)
-    console.print(f"{out}/report.html shows the class; gradebook.db, grades.csv, exercises.csv, grades.json, feedback/")
-    console.print("and grade.log are beside it.")
+    console.print(f"{out}/report.html shows the class.", markup=False)
+    console.print("Beside it: gradebook.db, feedback/, grades.csv, exercises.csv, grades.json.")
 
 
 def _cell(one):

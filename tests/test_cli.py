@@ -81,6 +81,28 @@ def test_grade_without_submissions_to_grade_says_so(tmp_path):
     assert "there is no " in attn("grade", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"), status=1)
 
 
+def test_a_wrong_choice_is_wrong_usage_and_names_the_right_ones(tmp_path):
+    notebook = tmp_path / "x.ipynb"
+    notebook.write_text("{}")
+    one = ("grade-one", str(notebook), "--chapter", "02")
+    for arguments in (("grade", str(tmp_path), "--out", str(tmp_path / "out")), one):
+        said = attn(*arguments, "--policy", "zer", status=2)
+        assert "--policy" in said and "'zer' is none of zero, warn" in said
+    assert "'pdf' is none of gradescope, classroom50, markdown, json, html" in attn(*one, "--format", "pdf", status=2)
+
+
+def test_places_that_cannot_be_used_are_named_with_a_remedy(tmp_path):
+    file, folder = tmp_path / "a file", tmp_path / "class"
+    file.write_text("in the way")
+    folder.mkdir()
+    (folder / "ada.ipynb").write_text("{}")
+    for submissions in ([], [str(folder)]):
+        said = attn("grade", *submissions, "--students", "1", "--out", str(file), status=1)
+        assert str(file) in said and "choose another --out" in said
+    same = attn("grade", str(folder), "--out", str(folder), status=1)
+    assert "nothing is written where they lie" in same and [one.name for one in folder.iterdir()] == ["ada.ipynb"]
+
+
 @pytest.mark.slow
 def test_the_kill_matrix_in_the_docs_is_this_one():
     page = (build.ROOT / "docs" / "kill-matrix.md").read_text(encoding="utf-8")

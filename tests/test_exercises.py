@@ -45,6 +45,7 @@ def test_a_mistake_loses_marks_and_draws_its_own_message(exercise, mistake, seed
     assert [found.name for found in report.diagnosis] == [mistake.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
 def test_every_criterion_catches_a_named_mistake(exercise):
     caught = set()

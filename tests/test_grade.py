@@ -111,7 +111,8 @@ def test_nothing_to_grade_is_said(tmp_path):
     assert nowhere.returncode == 1 and "there is no" in nowhere.stderr and "Traceback" not in nowhere.stderr
     (tmp_path / "empty").mkdir()
     empty = attn("grade", tmp_path / "empty", "--out", tmp_path / "out")
-    assert empty.returncode == 1 and "is a submission of this course" in " ".join(empty.stderr.split())
+    assert empty.returncode == 1
+    assert "is a submission of this course: it is empty; give the folder" in " ".join(empty.stderr.split())
 
 
 def test_a_second_grader_refuses_and_says_so(tmp_path):

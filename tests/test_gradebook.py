@@ -55,6 +55,12 @@ def test_what_is_kept_is_what_nbgrader_reads(url, release):
         assert submission.needs_manual_grade and submission.max_score == points() + 4
 
 
+@pytest.mark.parametrize("address", ["gradebook", "nosuch://here/it"])
+def test_an_address_that_is_none_is_answered_with_one(address):
+    with pytest.raises(GradebookError, match="address cannot be used .*sqlite:////home/me/gradebook.db"):
+        Keeper(address)
+
+
 def test_a_failed_submission_waits_for_a_person_and_is_no_silent_0(url, release):
     with Keeper(url) as keeper:
         keeper.prepare(FOLDER, release)

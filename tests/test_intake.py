@@ -302,6 +302,13 @@ def test_an_unreadable_notebook_belongs_to_the_only_chapter_there_is(tmp_path, n
     assert placed(take_in(tmp_path, [TWO.folder])[0]) == [("ada", TWO.folder), ("bob", TWO.folder)]
 
 
+def test_an_unreadable_notebook_belongs_to_the_chapter_it_is_called_like(tmp_path, notebook):
+    put(tmp_path, {f"ada/{ONE.folder}.ipynb": b"hello", "bob/hw.ipynb": notebook(), "eve/hw.ipynb": b"hello"})
+    submissions, unplaced = take_in(tmp_path)
+    assert placed(submissions) == [("ada", ONE.folder), ("bob", TWO.folder)]
+    assert "its name and folder name none" in dict(unplaced)["eve/hw.ipynb"]
+
+
 def test_a_chapter_that_is_not_asked_for_is_listed(tmp_path, notebook):
     put(tmp_path, {f"ada/{one.folder}/x.ipynb": notebook(one.number) for one in (ONE, TWO)})
     submissions, unplaced = take_in(tmp_path, [TWO.folder])
@@ -537,7 +544,7 @@ def test_a_bomb_is_refused_and_the_rest_is_taken(tmp_path, notebook, monkeypatch
     put(tmp_path, {"ada.zip": bomb, "bob.zip": zipped({"hw.ipynb": notebook()})})
     submissions, unplaced = take_in(tmp_path)
     assert placed(submissions) == [("bob", TWO.folder)]
-    assert unplaced == [("ada", "the zip unpacks to more than it plausibly holds (4 MiB from 0.0)")]
+    assert unplaced == [("ada.zip", "the zip unpacks to more than it plausibly holds (4 MiB from 0.0)")]
 
 
 def test_a_zip_that_lies_about_its_size_is_read_no_further(tmp_path, notebook, monkeypatch):
@@ -567,7 +574,7 @@ def test_broken_and_locked_zips_are_listed(tmp_path, notebook):
     put(tmp_path, {"a.zip": b"PK no zip", "b.zip": bytes(locked), "c.zip": bytes(damaged), "d.zip": good})
     submissions, unplaced = take_in(tmp_path)
     assert placed(submissions) == [("d", TWO.folder)]
-    assert [path for path, _ in unplaced] == ["a", "b/hw.ipynb", "c/hw.ipynb"]
+    assert [path for path, _ in unplaced] == ["a.zip", "b/hw.ipynb", "c/hw.ipynb"]
     assert "cannot be read" in unplaced[0][1] and "password" in unplaced[1][1] and "cannot be read" in unplaced[2][1]
 
 

@@ -151,7 +151,7 @@ def _file(path, parts, found, refused, budget):
 
 def _zip(source, parts, outer, found, refused, budget):
     """`source` is a path or an open file; `parts` the folder it counts as; `outer` its entry in a zip around it."""
-    place = shown(*parts) or str(source)
+    place = f"{shown(*parts)}.zip" if parts else str(source)
     try:
         with zipfile.ZipFile(source) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from nbgrader.api import Comment, Grade, Gradebook, InvalidEntry, MissingEntry
 from nbgrader.preprocessors import AssignLatePenalties
 from nbgrader.utils import is_grade, is_locked, is_solution
-from sqlalchemy.exc import OperationalError, SAWarning
+from sqlalchemy.exc import ArgumentError, OperationalError, SAWarning
 
 from autograder.grading.cells import slot_of
 from autograder.grading.results import FAILED, Graded, from_json, to_json
@@ -37,6 +37,8 @@ PG_LOCK = sa.text("SELECT pg_try_advisory_lock(hashtext('attn grade'))")  # ends
 TAKEN = "another grader is at work on this gradebook; wait for it to end (--wait SECONDS does so)"
 LOCKED = "another program has had the gradebook locked for {seconds:.0f} seconds; close it and run this again. "
 LOCKED += "Every grade stored so far is kept."
+WRONG_URL = "the gradebook's address cannot be used ({why}). One is like sqlite:////home/me/gradebook.db or "
+WRONG_URL += "postgresql+psycopg://me@host/attention, which needs: make env EXTRAS=postgres"
 
 
 class GradebookError(Exception):
@@ -53,7 +55,10 @@ class Keeper:
         self.late = AssignLatePenalties(config=config)
         self.late.init_plugin()
         nbgrader.api.get_alembic_version = _schema_version
-        self.book = self._patiently(lambda: Gradebook(url, COURSE))
+        try:
+            self.book = self._patiently(lambda: Gradebook(url, COURSE))
+        except (ArgumentError, ImportError) as error:
+            raise GradebookError(WRONG_URL.format(why=str(error).splitlines()[0])) from error
         self._patiently(lambda: TABLE.metadata.create_all(self.book.engine))
         if self.book.engine.dialect.name == "sqlite":
             with self.book.engine.connect() as connection:

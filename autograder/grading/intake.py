@@ -25,7 +25,7 @@ OURS = {"timestamp.txt", "expected.csv", "gradebook.db", "grade.log", "index.htm
 REASONS = {
     "whose": "nothing tells whose it is; a folder or a file name should name the student, as in "
     "<student>/<chapter>/<chapter>.ipynb",
-    "which": "nothing tells which chapter it is: it holds no cell of any, and its folder names none",
+    "which": "nothing tells which chapter it is: it holds no cell of any, and its name and folder name none",
     "no notebook": "there is no notebook beside it that could be graded; hand in the .ipynb file",
     "better": "{student} handed in {other} as well, which has more answers or is newer",
     "misplaced": "it is the notebook of {found}, in the folder of {wanted}",
@@ -134,7 +134,7 @@ def _text(file):
 def _placed(units, wanted, unplaced):
     """Each unit's notebooks, at most one a chapter."""
     pools = [(unit, _candidates(unit)) for unit in units]
-    seen = {one.chapter for _, pool in pools for one in pool if one.chapter}
+    seen = {found for _, pool in pools for one in pool if (found := one.chapter or _called(one.name))}
     seen |= {unit.owner.chapter for unit in units if unit.owner.chapter}
     # An unreadable file whose place names no chapter belongs to the one chapter that everything else belongs to.
     only = wanted[0] if len(wanted) == 1 else next(iter(seen)) if len(seen) == 1 else None
@@ -143,7 +143,7 @@ def _placed(units, wanted, unplaced):
         before = len(placed)
         by_chapter = defaultdict(list)
         for one in pool:
-            by_chapter[unit.owner.chapter or one.chapter or only].append(one)
+            by_chapter[unit.owner.chapter or one.chapter or _called(one.name) or only].append(one)
         for chapter, several in by_chapter.items():
             if chapter is None:
                 unplaced += [(one.file.path, REASONS["which"]) for one in several]
@@ -155,6 +155,12 @@ def _placed(units, wanted, unplaced):
             alone = [file for file, _ in unit.files if not any(one.file is file for one in pool)]
             unplaced += [(file.path, REASONS["no notebook"]) for file in alone]
     return placed
+
+
+def _called(name):
+    """The chapter that an unreadable notebook is called like."""
+    stem = name.split("/")[-1].split(".")[0]
+    return next((folder for number in chapter_numbers() if (folder := folder_of(number)) == stem), None)
 
 
 def _candidates(unit):

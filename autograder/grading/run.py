@@ -58,6 +58,8 @@ def grade(source, settings: Settings, progress=None) -> ClassRun:
         raise GradeError(f"policy is one of {', '.join(POLICIES)}; it was given {settings.policy!r}")
     if not source.exists():
         raise GradeError(f"there is no {source}; give a folder of <student>/<chapter>/<chapter>.ipynb, or a zip")
+    if source == out and not (source / "submitted").is_dir():
+        raise GradeError(f"{out} holds the submissions, and nothing is written where they lie; choose another --out")
     roster = _roster(settings.roster)
     with _only_one(out, settings.wait), _logging(out / "grade.log"), _terminated_as_interrupted():
         level = "as the workers offer" if settings.cluster else strongest(allow_none=settings.unsandboxed)
@@ -67,8 +69,7 @@ def grade(source, settings: Settings, progress=None) -> ClassRun:
             with _crew(settings) as (crew, warm):  # what starts here must not have seen a database or a seed
                 submissions, unplaced = take_in(source)
                 if not submissions:
-                    found = "".join(f"\n  {path}: {why}" for path, why in unplaced[:10])
-                    raise GradeError(f"nothing in {source} is a submission of this course{found or ', it is empty'}")
+                    raise GradeError(_nothing(source, unplaced))
                 if warm:
                     warm.load(*_used(submissions))
                 run = _grade(submissions, unplaced, out, settings, crew, level, show)
@@ -79,6 +80,15 @@ def grade(source, settings: Settings, progress=None) -> ClassRun:
         _flag_copies(run)
         write_reports(run, out, settings.feedback, roster)
     return run
+
+
+def _nothing(source, unplaced):
+    if not unplaced:
+        why = "it is empty; give the folder or zip that holds the notebooks"
+        return f"nothing in {source} is a submission of this course: {why}"
+    found = "".join(f"\n  {path}: {why}" for path, why in unplaced[:10])
+    more = f"\n  … and {len(unplaced) - 10} more" if len(unplaced) > 10 else ""
+    return f"nothing in {source} is a submission of this course{found}{more}"
 
 
 def _roster(path):
@@ -237,14 +247,16 @@ def _cores():
 
 @contextmanager
 def _only_one(out, wait):
-    out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / ".grading.lock", timeout=wait)
     try:
+        out.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise GradeError(
             f"another grader is at work in {out}; wait for it to end (--wait SECONDS does so), or choose another --out"
         ) from None
+    except OSError as error:
+        raise GradeError(f"nothing can be written to {out} ({error.strerror}); choose another --out") from error
     try:
         yield
     finally:

@@ -161,7 +161,8 @@ def _breaches(run):
     for one in run.graded:
         own = [(breach.exercise, breach.kind, breach.message) for breach in one.breaches]
         for flag in one.flags:
-            others = ", ".join(flag.students)
+            said = {word.strip(".,") for word in flag.message.split()}
+            others = ", ".join(one for one in flag.students if one not in said)
             message = TEXT["with_others"].format(message=flag.message, others=others) if others else flag.message
             own.append((flag.exercise, flag.kind, message))
         rows += [(one.student, one.chapter, exercise or TEXT["nobody"], *rest) for exercise, *rest in own]
@@ -174,7 +175,7 @@ def _waiting(run):
         for reading in one.readings:
             if reading.earned is None and numbers.scored(one):
                 found.setdefault((one.chapter, f"{reading.question} {reading.title}"), []).append(one.student)
-    return found
+    return dict(sorted(found.items()))
 
 
 def _row(student, run, cells):

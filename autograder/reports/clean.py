@@ -21,6 +21,8 @@ IMAGES = ("image/png", "image/jpeg", "image/gif")
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*")
 CELL_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 GRADE_ID = re.compile(r"[\w.-]{1,100}", re.ASCII)
+# The glossary and other chapters, to which the course's own text links, do not lie beside what is shown here.
+COURSE_LINK = re.compile(r"\[([^\[\]]{1,200})\]\(\.\./[\w./-]{1,100}\.ipynb(?:#[\w%.-]{0,100})?\)")
 FLAGS = ("grade", "solution", "locked", "task")
 
 # What a reader of the notebook sees.
@@ -80,12 +82,13 @@ def _cell(cell, budget):
 
 
 def clean_markdown(source, budget, attachments=None):
-    """The same text where it can be set as it is; else a text that shows the source."""
+    """The same text, its links into the course undone, where it can be set as it is; else one that shows the source."""
+    source, typed = COURSE_LINK.sub(r"\1", source), source
     affordable = len(source) <= LARGEST_MARKDOWN and budget.allows(source)
     if affordable and _sets_safely(source, *_frozen(attachments)):
         return source
-    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", source))])
-    shown = f"{AS_SOURCE}\n\n{fence}\n{source}\n{fence}"
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", typed))])
+    shown = f"{AS_SOURCE}\n\n{fence}\n{typed}\n{fence}"
     return shown if not affordable or _sets_safely(shown) else AS_SOURCE
 
 
