@@ -87,6 +87,8 @@ def test_no_solution_is_there_but_the_references_that_checks_compare_with(learne
             text = content.decode("utf-8", "replace")
             if path.startswith("autograder/exercises/"):
                 text = without_references(text, number if f"ch{number:02d}" in path else None)
+            elif path == "attn_ref/triton_lessons.py":  # kernels have one form, and these are chapter 12's references
+                text = without_references(text, 12)
             elif path.endswith(".ipynb"):
                 text = "\n".join(cell.source for cell in nbformat.reads(text, as_version=4).cells)
             assert squeezed(solution) not in squeezed(text), (path, solution)

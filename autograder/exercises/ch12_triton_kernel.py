@@ -894,7 +894,11 @@ flash = Exercise(
     minutes=45,
     isolate=ON_THE_CPU,
     needs="triton",
-    forbids=("attn_ref.forward_kernel", "attn_ref.walk_keys", "attn_ref.finish_rows"),
+    forbids=(
+        "attn_ref.triton_forward.forward_kernel",
+        "attn_ref.triton_forward.walk_keys",
+        "attn_ref.triton_forward.finish_rows",
+    ),
 )
 
 
@@ -1186,7 +1190,11 @@ dq = Exercise(
     minutes=25,
     isolate=ON_THE_CPU,
     needs="triton",
-    forbids=("attn_ref.walk_keys_back", "attn_ref.weights_and_gradients", "attn_ref.dq_kernel"),
+    forbids=(
+        "attn_ref.triton_backward.walk_keys_back",
+        "attn_ref.triton_backward.weights_and_gradients",
+        "attn_ref.triton_backward.dq_kernel",
+    ),
 )
 
 
@@ -1207,6 +1215,9 @@ def backward_case(q, k, v, grad, scale, causal, tiles):
     out, lse = forward(q, k, v, scale, causal)
     delta = (out * grad.double()).sum(-1).float()
     return dict(q=q, k=k, v=v, grad=grad, lse=lse.float(), delta=delta, scale=scale, causal=causal, tiles=tiles)
+
+
+BACKWARD = 3e-4  # of float32 gradients: the weights come from e^(s - lse), and dP - delta loses digits
 
 
 def random_backward(rng, n_heads, n_q, n_k, tiles, causal=False, D=16, scale=0.3):
@@ -1239,20 +1250,20 @@ def drive_dq(answer, **case):
     return launched(answer, (blocks(q.shape[1], tile_q), len(q)), given, ("dq",))
 
 
-@dq.criterion("the gradient of the queries, with one block and with many", points=2)
+@dq.criterion("the gradient of the queries, with one block and with many", points=2, tolerance=BACKWARD)
 def dq_of_blocks(rng):
     yield backward_by_hand()
     yield random_backward(rng, 1, 16, 48, (16, 16))
     yield random_backward(rng, 3, 32, 16, (16, 16), D=32)
 
 
-@dq.criterion("ragged blocks on both sides: nothing beyond the arrays is read or written", points=1)
+@dq.criterion("ragged blocks on both sides: nothing beyond the arrays is read or written", points=1, tolerance=BACKWARD)
 def dq_of_ragged_blocks(rng):
     yield random_backward(rng, 2, 21, 19, (16, 16))
     yield random_backward(rng, 1, 21, 37, (16, 32))
 
 
-@dq.criterion("causal, and a query that saw nothing gets the gradient 0", points=1)
+@dq.criterion("causal, and a query that saw nothing gets the gradient 0", points=1, tolerance=BACKWARD)
 def dq_of_causal(rng):
     yield random_backward(rng, 1, 19, 37, (16, 16), causal=True)
     yield random_backward(rng, 1, 37, 19, (32, 16), causal=True)
@@ -1418,7 +1429,11 @@ dk_dv = Exercise(
     minutes=30,
     isolate=ON_THE_CPU,
     needs="triton",
-    forbids=("attn_ref.walk_queries", "attn_ref.weights_and_gradients", "attn_ref.dk_dv_kernel"),
+    forbids=(
+        "attn_ref.triton_backward.walk_queries",
+        "attn_ref.triton_backward.weights_and_gradients",
+        "attn_ref.triton_backward.dk_dv_kernel",
+    ),
 )
 
 
@@ -1429,7 +1444,7 @@ def drive_dk_dv(answer, **case):
     return launched(answer, (blocks(k.shape[1], tile_k), len(k)), given, ("dk", "dv"))
 
 
-@dk_dv.criterion("the gradients of keys and values, with one block and with many", points=2)
+@dk_dv.criterion("the gradients of keys and values, with one block and with many", points=2, tolerance=BACKWARD)
 def dk_dv_of_blocks(rng):
     yield backward_by_hand()
     yield random_backward(rng, 1, 48, 16, (16, 16))
@@ -1441,13 +1456,15 @@ def dk_dv_owned(rng):
     yield random_backward(rng, 1, 32, 32, (16, 16))
 
 
-@dk_dv.criterion("ragged blocks on both sides: nothing beyond the arrays is read or written", points=1)
+@dk_dv.criterion(
+    "ragged blocks on both sides: nothing beyond the arrays is read or written", points=1, tolerance=BACKWARD
+)
 def dk_dv_of_ragged_blocks(rng):
     yield random_backward(rng, 2, 19, 21, (16, 16))
     yield random_backward(rng, 1, 37, 21, (32, 16))
 
 
-@dk_dv.criterion("causal, and a query that saw nothing sends no gradient", points=1)
+@dk_dv.criterion("causal, and a query that saw nothing sends no gradient", points=1, tolerance=BACKWARD)
 def dk_dv_of_causal(rng):
     yield random_backward(rng, 1, 19, 37, (16, 16), causal=True)
     yield random_backward(rng, 1, 37, 19, (16, 16), causal=True)

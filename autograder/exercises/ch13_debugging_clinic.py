@@ -1901,7 +1901,7 @@ treatment = Exercise(
     minutes=12,
     forbids=(
         "attn_ref.clinic",
-        "attn_ref.layer",
+        "attn_ref.clinic.layer",
         "attn_ref.attention",
         "attn_ref.decode_step",
         "attn_ref.prefill_in_chunks",
