@@ -251,6 +251,7 @@ class TestInABrowser:
         press("Tab")
         assert page.evaluate(focused) == "All weights of this head as a table"
         press("Enter")
+        view.get_by_role("row").first.wait_for()  # the table unfolds a moment later
         rows = view.get_by_role("row").all_inner_texts()
         assert [row.split() for row in rows] == [
             ["a", "b", "c"],
