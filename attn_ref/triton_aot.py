@@ -9,9 +9,6 @@ to its stack, which lies in slow memory. An interpreting process cannot compile:
 
 import argparse
 import json
-import re
-import subprocess
-import tempfile
 from itertools import product
 
 import triton
@@ -22,12 +19,11 @@ from attn_ref.triton_backend import COMMON, LARGEST_HEAD
 from attn_ref.triton_backward import dk_dv_kernel, dq_kernel
 from attn_ref.triton_decode import decode_kernel
 from attn_ref.triton_forward import forward_kernel
+from attn_ref.triton_read import SHARED_LIMIT, usage
 from attn_ref.triton_tiles import Matrices
 from attn_ref.triton_tuning import DECODE, INTERPRETING, TILES
 
 KERNELS = {"forward": forward_kernel, "dk_dv": dk_dv_kernel, "dq": dq_kernel, "decode": decode_kernel}
-SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}  # bytes for one program
-MATRIX_INSTRUCTIONS = {"mma.sync": r"\bmma\.sync", "wgmma": r"wgmma\.mma_async", "tcgen05": r"tcgen05\.mma"}
 NUMBERS = {
     **dict.fromkeys(("n_q", "n_k", "heads_per_kv", "splits", "right"), "i32"),
     **dict.fromkeys(("offset", "length"), "*i64"),
@@ -78,23 +74,13 @@ def first_tiles(name, target, d):
 def report(name, target, d, dtype, **options):
     """What the compiler made of one kernel. -> a dict of numbers, bytes where the name says so"""
     compiled = compile_kernel(name, target, d, dtype, **options)
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
-        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    counts = {kind: len(re.findall(pattern, compiled.asm["ptx"])) for kind, pattern in MATRIX_INSTRUCTIONS.items()}
     return {
         "kernel": name,
         "target": f"sm_{target}",
         "d": d,
         "dtype": dtype,
         "tile": "x".join(map(str, first_tiles(name, target, d)[:2])),
-        "registers": int(re.search(r"REG:(\d+)", usage)[1]),
-        "stack_bytes": int(re.search(r"STACK:(\d+)", usage)[1]),
-        "shared_bytes": compiled.metadata.shared,
-        "shared_limit_bytes": SHARED_LIMIT[target],
-        **counts,
+        **usage(compiled, target),
     }
 
 

@@ -86,19 +86,25 @@ def read(source, types, target, num_warps, num_stages, constants):
         made = triton.compile(
             ASTSource(kernel, signature, constexprs, attributes), GPUTarget("cuda", target, 32), options
         )
-        cubin = os.path.join(folder, "kernel.cubin")
-        with open(cubin, "wb") as file:
-            file.write(made.asm["cubin"])
-        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", cubin]
-        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {**usage(made, target), "ptx": made.asm["ptx"]}
+
+
+def usage(made, target):
+    """What a compiled kernel takes of a GPU.  Triton's result -> a dict of numbers, bytes where the name says so"""
+    import triton
+
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(made.asm["cubin"])
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     counts = {kind: len(re.findall(pattern, made.asm["ptx"])) for kind, pattern in MATRIX_INSTRUCTIONS.items()}
     return {
-        "registers": int(re.search(r"REG:(\d+)", usage)[1]),
-        "stack_bytes": int(re.search(r"STACK:(\d+)", usage)[1]),
+        "registers": int(re.search(r"REG:(\d+)", told)[1]),
+        "stack_bytes": int(re.search(r"STACK:(\d+)", told)[1]),
         "shared_bytes": made.metadata.shared,
         "shared_limit_bytes": SHARED_LIMIT[target],
         **counts,
-        "ptx": made.asm["ptx"],
     }
 
 

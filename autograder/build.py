@@ -121,11 +121,9 @@ def source_notebook(text_path, chapter, terms=()):
     markers = find_markers(notebook, text, text_path)
     compare_with_definitions(markers, notebook, chapter, text_path)
     by_cell = {id(marker.cell): marker for marker in markers}
+    own_prose = [cell for cell in notebook.cells if id(cell) not in by_cell]
+    pages.link_first_uses(own_prose, [term for term in terms if term.chapter == chapter.number])
     cells = []
-    pages.link_first_uses(
-        [cell for cell in notebook.cells if id(cell) not in by_cell],
-        [term for term in terms if term.chapter == chapter.number],
-    )
     for cell in notebook.cells:
         marker = by_cell.get(id(cell))
         cell.metadata = nbformat.NotebookNode()

@@ -178,7 +178,7 @@ def _summary(run, out):
     for student in run.students:
         table.add_row(student, *[_cell(run.of(student, chapter)) for chapter in run.chapters])
     console.print(table)
-    console.print("* waits for a reader   ! partly graded   “missing” was not handed in: no 0\n")
+    console.print("* waits for a reader   ! partly graded   “missing” was not handed in, and is no 0\n")
     hardest = sorted(exercises(run), key=lambda one: one.mean)[:5]
     console.print("Hardest: " + ", ".join(f"{one.exercise} ({one.mean:.0%} of the points)" for one in hardest))
     console.print("Most met mistakes:")

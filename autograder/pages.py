@@ -17,7 +17,7 @@ COLOURS = (
     '%%{init: {"theme": "base", "themeVariables": {"primaryColor": "#d6e6f2", "primaryTextColor": "#111111", '
     '"primaryBorderColor": "#0072b2", "lineColor": "#888888"}}}%%'
 )
-# Where no link may be put: headings, tables, code, formulas, links, HTML.
+# Where no link may be put: headings, code, formulas, links, HTML.
 _KEPT = re.compile(
     r"```.*?```|`[^`\n]*`|\$[^$]*\$|!?\[[^\]]*\]\([^)]*\)|<details.*?</details>|<[^>]+>|^#[^\n]*$", re.S | re.M
 )
@@ -48,7 +48,6 @@ class Head:
     minutes: int
     runs_on: str
     needs: tuple[int, ...]
-    needs_words: str
 
 
 def terms(root):
@@ -105,7 +104,7 @@ def head(number, root):
     folder = folder_of(number)
     path = root / "solutions" / folder / f"{folder}.py"
     lines = path.read_text(encoding="utf-8").splitlines()
-    top = "\n".join(line.removeprefix("#").strip() for line in lines[: lines.index("# %% [markdown]", 20)])
+    top = "\n".join(line.removeprefix("#").strip() for line in lines[: lines.index("# %% [markdown]", 1)])
     found = re.search(
         r"^# (\d\d) · (.+)\n\n((?:.+\n)+)\n(\d+) min(?:, [^·]+)? · CPU[^·]* · (.+) · needs (.+)$", top, re.M
     )
@@ -113,7 +112,7 @@ def head(number, root):
         raise BuildError(f"{path}: the head reads # NN · Title, a promise, and N min · CPU · library · needs NN")
     _, title, promise, minutes, runs_on, needs_words = found.groups()
     needs = tuple(int(one) for one in re.findall(r"\b\d\d\b", needs_words.split(". ")[0]))
-    return Head(number, title, " ".join(promise.split()), int(minutes), runs_on, needs, needs_words)
+    return Head(number, title, " ".join(promise.split()), int(minutes), runs_on, needs)
 
 
 def glossary(root, there=None):

@@ -557,13 +557,13 @@ def test_an_exercise_that_needs_what_is_not_here_is_not_available_and_never_fail
     assert "Scores become shares: 0 of 6, not available here" in repr(progress(2))
 
 
-def test_a_machine_that_lacks_what_an_exercise_needs_does_not_grade_its_chapter(monkeypatch, tmp_path):
+def test_a_machine_that_lacks_what_an_exercise_needs_does_not_grade_its_chapter(monkeypatch):
     from autograder.exercise import load_chapter
-    from autograder.grading.run import GradeError, released
+    from autograder.grading.run import GradeError, refuse_what_cannot_run
 
     monkeypatch.setattr(load_chapter(2).exercises["2.1"], "needs", "no_such_module")
     with pytest.raises(GradeError, match="02_scaled_dot_product cannot be graded here: no_such_module is not inst"):
-        released("02_scaled_dot_product", tmp_path)
+        refuse_what_cannot_run("02_scaled_dot_product")
 
 
 @pytest.mark.parametrize("got, holds", [(["7", "8"], "text"), (["7", 8], "text"), ([7, None], "text or None")])

@@ -1,6 +1,7 @@
 """`attn grade`: every submission ends with a status and a reason, nothing is lost, and nothing is done twice."""
 
 import csv
+import inspect
 import json
 import random
 import shutil
@@ -8,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -15,7 +18,7 @@ from filelock import FileLock
 
 from autograder import answers, sample_class
 from autograder.build import release_bytes
-from autograder.exercise import chapters, load_chapter
+from autograder.exercise import chapters, load_chapter, module_of
 from autograder.grading import stamps
 from autograder.grading.results import ClassRun, Graded, Stamp, Submission, from_json, to_json
 from autograder.sandbox import offered
@@ -70,6 +73,21 @@ def test_results_survive_the_way_through_json():
     assert from_json(ClassRun, to_json(run)) == run
     older = json.loads(to_json(run.graded[0])) | {"a field of a later version": 1}
     assert from_json(Graded, json.dumps(older)) == run.graded[0]
+
+
+def test_whatever_decides_points_is_in_the_graders_hash():
+    """Where an answer is compared with a function, or watched by one, a change of that function changes grades."""
+    files = set(stamps.deciding())
+    for number in chapters():
+        for exercise in load_chapter(number).exercises.values():
+            source = Path(inspect.getsourcefile(inspect.unwrap(exercise.reference)))
+            assert source in files or source.parent.name == "exercises", (exercise.id, source)
+        module = import_module(module_of(number))
+        used = {getattr(value, "__module__", None) or "" for value in vars(module).values()}
+        used |= {value.__name__ for value in vars(module).values() if inspect.ismodule(value)}
+        for name in used:
+            if name.startswith("attn_ref."):
+                assert Path(inspect.getsourcefile(import_module(name))) in files, (number, name)
 
 
 def test_a_hash_of_an_exercise_follows_its_own_definition_and_no_other(monkeypatch):

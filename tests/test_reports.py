@@ -11,6 +11,7 @@ from nbformat import v4
 
 from autograder import build, card
 from autograder.exercise import chapters, load_chapter
+from autograder.grading import policy
 from autograder.grading.breaches import breach
 from autograder.grading.results import FAILED, MISSING, Breach, ClassRun, Criterion, Flag, Graded, Mark, Reading
 from autograder.judge import judge
@@ -302,14 +303,16 @@ def test_markdown_that_may_not_be_shown_is_shown_as_its_source():
     assert cleaned.startswith(AS_SOURCE) and f"````\n{source}\n````" in cleaned
 
 
-def test_a_copy_names_the_other_student_once(run):
+def test_a_copy_names_the_other_students_once(run):
     run = copy.deepcopy(run)
-    run.graded[0].flags = [
-        Flag("as another student", "This answer is that of emmy, names aside.", "2.1", ["emmy"]),
-        Flag("as another student", "the same answer", "2.1", ["emmy"]),
-    ]
-    page = class_report.html(run)
-    assert "that of emmy, names aside.</td>" in page and "the same answer (with emmy)" in page
+    long = (
+        "def softmax(x):\n"
+        + "".join(f"    y{n} = x * {n} + {n + 1} - x ** {n}\n" for n in range(40))
+        + "    return y39"
+    )
+    flagged = policy.copies({("ada", "2.1"): long, ("emmy noether", "2.1"): long}, {})
+    run.graded[0].flags = [flag for student, flag in flagged if student == "ada"]
+    assert run.graded[0].flags and class_report.html(run).count("emmy noether") == 1
 
 
 def test_links_into_the_course_become_their_words_and_others_stay():

@@ -20,7 +20,7 @@ from autograder.grading import policy
 from autograder.grading.client import Budget
 from autograder.grading.intake import take_in
 from autograder.grading.results import FAILED, ClassRun, Graded, Submission, write_atomically
-from autograder.grading.work import POLICIES, Plan, stamp_of
+from autograder.grading.work import POLICIES, Plan, chapter_of, stamp_of
 from autograder.grading.workers import GraderFailed, Local
 from autograder.sandbox import WarmProcess, strongest
 from autograder.sandbox.warm import PRELOAD
@@ -112,6 +112,8 @@ def _grade(submissions, unplaced, out, settings, crew, level, progress):
     try:
         url = settings.db or f"sqlite:///{out / 'gradebook.db'}"
         with Keeper(url, nbgrader_config()) as keeper, keeper.alone(settings.wait):
+            for folder in {one.chapter for one in submissions}:
+                refuse_what_cannot_run(folder)
             releases = {folder: released(folder, out) for folder in sorted({one.chapter for one in submissions})}
             for folder, content in releases.items():
                 keeper.prepare(folder, nbformat.reads(content.decode(), as_version=4))
@@ -159,6 +161,13 @@ def class_run(keeper, unplaced, level) -> ClassRun:
     )
 
 
+def refuse_what_cannot_run(folder):
+    """GradeError where this machine lacks what an exercise of the chapter runs on: a 0 would be nobody's fault."""
+    for exercise in chapter_of(folder).exercises.values():
+        if exercise.missing:
+            raise GradeError(f"{folder} cannot be graded here: {exercise.missing}; attn doctor says how to install it")
+
+
 def released(folder, out):
     """The released notebook of a chapter, kept in `out` because making it takes longer than grading one submission."""
     from autograder.build import ROOT, release_bytes
@@ -166,10 +175,6 @@ def released(folder, out):
     source = ROOT / "solutions" / folder / f"{folder}.ipynb"
     if not source.is_file():
         raise GradeError(f"{source} is missing; run: make notebooks")
-    number = next(number for number in chapters() if folder_of(number) == folder)
-    for exercise in load_chapter(number).exercises.values():
-        if exercise.missing:
-            raise GradeError(f"{folder} cannot be graded here: {exercise.missing}; attn doctor says how to install it")
     known = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     path = out / "release" / f"{folder}-{known}.ipynb"
     if not path.is_file():

@@ -16,26 +16,25 @@ JUDGES = ("evidence", "exercise", "runner", "compare", "judge")
 # Parts of grading/ that only carry results about.
 CARRIERS = ("breaches", "copies", "gather", "gradebook", "intake", "one", "results", "run", "stamps", "whose")
 CARRIERS += ("workers",)
-REFERENCE_ASIDE = (
-    "bench",
-    "plots",
-    "sentence",
-    "diagnose",
-    "triton_aot",
-    "triton_read",
-    "triton_watch",
-)  # parts of attn_ref that judge nothing
+REFERENCE_ASIDE = ("bench", "plots", "triton_aot", "triton_read")  # parts of attn_ref that judge nothing
 
 
 @cache
 def grader_hash() -> str:
     """Hash of the code that decides points: of the grader, and of the reference it compares with."""
+    return _hash(*(path.read_bytes() for path in deciding()))
+
+
+def deciding() -> list[Path]:
+    """The files of that code; the definitions of exercises are hashed one by one."""
     here = Path(__file__).parent
     files = [here.parent / f"{name}.py" for name in JUDGES]
     files += [path for path in sorted(here.glob("*.py")) if path.stem not in CARRIERS]
     reference = Path(attn_ref.__file__).parent
-    files += [path for path in sorted(reference.glob("*.py")) if path.stem not in REFERENCE_ASIDE]
-    return _hash(*(path.read_bytes() for path in files))
+    for path in sorted(reference.rglob("*.py")):
+        if path.relative_to(reference).parts[0].removesuffix(".py") not in REFERENCE_ASIDE:
+            files.append(path)
+    return files
 
 
 @cache

@@ -54,7 +54,7 @@ def _sendable(outcomes):
         written = outcome.to_json()
         left -= len(json.dumps(written))
         if left < 0:
-            outcome.value = Odd(f"more than {LARGEST_EVIDENCE // 2**20} MiB, over all cases,")
+            outcome.value = Odd(f"too much to be sent (more than {LARGEST_EVIDENCE // 2**20} MiB over all cases)")
             written = outcome.to_json()
         sent.append(written)
     return sent

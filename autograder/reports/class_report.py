@@ -55,7 +55,6 @@ TEXT = {
     "breaches": "Breaches and flags",
     "breaches_note": "A breach costs the exercise it happened in. A flag takes no points; it asks you to look.",
     "breaches_columns": ("student", "chapter", "exercise", "what", "details"),
-    "with_others": "{message} (with {others})",
     "waiting": "Written questions that wait for a reader",
     "waiting_columns": ("chapter", "question", "answers", "who"),
     "unplaced": "What could not be placed",
@@ -159,12 +158,7 @@ def _why(need):
 def _breaches(run):
     rows = []
     for one in run.graded:
-        own = [(breach.exercise, breach.kind, breach.message) for breach in one.breaches]
-        for flag in one.flags:
-            said = {word.strip(".,") for word in flag.message.split()}
-            others = ", ".join(one for one in flag.students if one not in said)
-            message = TEXT["with_others"].format(message=flag.message, others=others) if others else flag.message
-            own.append((flag.exercise, flag.kind, message))
+        own = [(each.exercise, each.kind, each.message) for each in (*one.breaches, *one.flags)]
         rows += [(one.student, one.chapter, exercise or TEXT["nobody"], *rest) for exercise, *rest in own]
     return rows
 
