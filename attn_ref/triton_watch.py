@@ -4,7 +4,8 @@
 
 The interpreter runs programs one after another, so a race comes out right, and a read beyond an array finds whatever
 lies there. What is touched tells of both. Beyond an array a watched program reads NaN, and where a masked load was told
-of no `other`; what it writes beyond is dropped. It works beside a GPU too, on copies. Used in course/12_triton_kernel.
+of no `other`; what it writes beyond is dropped. A watched program works on copies that lie far apart in memory, in the
+order of the arguments: what lies beside an array is the same in every run. Used in course/12_triton_kernel.
 """
 
 import contextlib
@@ -17,9 +18,11 @@ import numpy as np
 from attn_ref.triton_here import MISSING, NotHere, tl
 
 if not MISSING:
+    import torch
     from triton.runtime import interpreter
     from triton.runtime.jit import JITFunction
 
+GAP = 2**20  # bytes between two copies: more than a program strays
 SEVERAL = -2  # in a map of readers or writers: more than one program; -1: nobody
 
 
@@ -43,7 +46,8 @@ def watch(kernel, grid, *arguments, **more):
     grid = grid(more) if callable(grid) else grid
     names = itertools.chain(kernel.__code__.co_varnames, itertools.repeat("an argument"))
     given = [*zip(arguments, names, strict=False), *((x, name) for name, x in more.items())]
-    copies = {name: x.detach().cpu() for x, name in given if hasattr(x, "data_ptr")}
+    tensors = {name: x.detach() for x, name in given if hasattr(x, "data_ptr")}
+    copies, give_back = _apart(tensors)
     seen = Seen(copies, {name: x for x, name in given if hasattr(x, "data_ptr")}, grid)
     here = [copies.get(name, x) if hasattr(x, "data_ptr") else x for x, name in given]
     with _hooks(seen), np.errstate(all="ignore"), warnings.catch_warnings():
@@ -53,10 +57,38 @@ def watch(kernel, grid, *arguments, **more):
             launch(*here[: len(arguments)], **dict(zip(more, here[len(arguments) :], strict=True)))
         except interpreter.InterpreterError as error:
             raise _root(error) from None
-    for name, x in seen.given.items():
-        if x.device.type != "cpu":
-            x.copy_(copies[name])
+        finally:
+            give_back()
     return seen
+
+
+def _apart(tensors):
+    """Copies of tensors, GAP bytes of nothing around each.  -> {name: tensor on the CPU}, what copies them back
+
+    Whole storages are copied, so strides stay, and tensors that share memory still do.
+    """
+    storages = {x.untyped_storage().data_ptr(): x.untyped_storage() for x in tensors.values()}
+    starts, end = {}, GAP
+    for key, storage in storages.items():
+        starts[key] = end
+        end += -(-storage.nbytes() // GAP) * GAP + GAP
+    arena = torch.empty(end, dtype=torch.uint8)
+    pairs = [
+        (torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage), arena[start:][: storage.nbytes()])
+        for storage, start in zip(storages.values(), starts.values(), strict=True)
+    ]
+    copies = {}
+    for name, x in tensors.items():
+        place = starts[x.untyped_storage().data_ptr()] // x.element_size() + x.storage_offset()
+        copies[name] = torch.empty(0, dtype=x.dtype).set_(arena.untyped_storage(), place, x.shape, x.stride())
+    for original, copy in pairs:
+        copy.copy_(original)
+
+    def give_back():
+        for original, copy in pairs:
+            original.copy_(copy)
+
+    return copies, give_back
 
 
 class Seen:

@@ -41,6 +41,11 @@ def careless_kernel(x_ptr, out_ptr, BLOCK: tl.constexpr):
     tl.store(out_ptr + i, tl.load(x_ptr + i) + MISSING_HERE)
 
 
+def two_arrays_kernel(other_ptr, x_ptr, out_ptr, BLOCK: tl.constexpr):
+    careless = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out_ptr + careless, tl.load(x_ptr + careless) + MISSING_HERE)
+
+
 MISSING_HERE = 1.0
 
 
@@ -59,6 +64,15 @@ def test_what_lies_beyond_is_noted_read_as_nan_and_left_alone():
     place = (1, 0, 0)
     assert seen.outside == {(place, "reads", "x_ptr"): 3, (place, "writes", "out_ptr"): 3}
     assert shelf.tolist() == [8.0] * 5 + [7.0] * 11
+
+
+def test_the_array_next_door_is_not_reached():
+    shelf = np.full(16, 7.0, np.float32)
+    x, out, neighbour = (torch.from_numpy(shelf[part]) for part in (slice(0, 5), slice(8, 13), slice(5, 8)))
+    seen = watch(two_arrays_kernel, (2,), neighbour, x, out, BLOCK=4)
+    place = (1, 0, 0)
+    assert seen.outside == {(place, "reads", "x_ptr"): 3, (place, "writes", "out_ptr"): 3}
+    assert shelf.tolist() == [7.0] * 8 + [8.0] * 5 + [7.0] * 3
 
 
 def test_gaps_between_rows_belong_to_nobody():
