@@ -21,8 +21,8 @@ PACKAGES = "autograder/packages"
 # What check, hint, progress and quiz need, and the learner's commands. No grading, no build, no tests.
 FOR_LEARNERS = [
     f"autograder/{name}.py"
-    for name in ("__init__", "card", "compare", "doctor", "evidence", "exercise", "judge", "lab", "notebook")
-    + ("questions", "record", "runner", "exercises/__init__")
+    for name in ("__init__", "card", "compare", "doctor", "evidence", "exercise", "forbidden", "judge", "lab")
+    + ("notebook", "questions", "record", "runner", "traps", "exercises/__init__")
 ]
 AS_THEY_ARE = ["pins.txt", "environment.yml", "LICENSE", "LICENSE-TEXT", "tools/bootstrap.py"]
 GRADER_NEEDS = ("pyproject.toml", "pins.txt", "nbgrader_config.py", "README.md", "LICENSE", "LICENSE-TEXT")

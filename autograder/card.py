@@ -22,8 +22,8 @@ FRAME = (
 EDGES = {"full": "#009E73", "part": "#E69F00", "none": "#8888"}  # Okabe-Ito green and orange
 
 
-def as_text(report, hint_line=""):
-    """The card for a terminal."""
+def as_text(report, notes=""):
+    """The card for a terminal. `notes`, a line each, come last."""
     lines = [_spread(f"{report.exercise_id} {report.title}", score_words(report.earned, report.points))]
     for verdict in report.verdicts:
         mark = "✓" if verdict.earned else "✗"
@@ -34,12 +34,12 @@ def as_text(report, hint_line=""):
         lines += ["", _wrap(text, "  ")]
     if report.printed:
         lines += ["", "  It printed:", textwrap.indent(report.printed.rstrip()[:500], "    ")]
-    if hint_line:
-        lines += ["", _wrap(hint_line, "  ")]
+    for note in notes.splitlines():
+        lines += ["", _wrap(note, "  ")]
     return "\n".join(lines)
 
 
-def as_html(report, hint_line=""):
+def as_html(report, notes=""):
     """The card for a notebook."""
     escape = html.escape
     score = score_words(report.earned, report.points)
@@ -59,8 +59,7 @@ def as_html(report, hint_line=""):
         parts.append(
             f"<details><summary>what it printed</summary><pre>{escape(report.printed.rstrip())}</pre></details>"
         )
-    if hint_line:
-        parts.append(f'<p style="margin:.5em 0 0;opacity:.8">{escape(hint_line)}</p>')
+    parts += [f'<p style="margin:.5em 0 0;opacity:.8">{marked_up(note)}</p>' for note in notes.splitlines()]
     parts.append("</section>")
     return "".join(parts)
 

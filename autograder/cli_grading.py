@@ -34,6 +34,7 @@ def _one_of(option, value, known):
 
 @app.command()
 def grade(
+    context: typer.Context,
     submissions: Annotated[Path | None, typer.Argument(help=SUBMISSIONS)] = None,
     out: Annotated[Path, typer.Option(help="Where gradebook, feedback and reports go.")] = Path("grading"),
     students: Annotated[int, typer.Option(min=1, max=20, help="How many students the sample class has.")] = 20,
@@ -61,6 +62,7 @@ def grade(
     Exit status: 0 all graded, 1 could not start, 2 wrong usage, 3 some submissions failed, 130 interrupted.
     """
     gc.set_threshold(50_000, 20, 20)  # what is imported is no garbage, and looking through it takes half a second
+    warm = None if cluster else _warm_process(context)  # before the grader's own parts are imported: both take a second
     from autograder.grading.client import Budget
     from autograder.grading.run import GradeError, Settings
     from autograder.grading.run import grade as grade_all
@@ -85,7 +87,7 @@ def grade(
         out, workers, db, cluster, policy, budget, no_sandbox, not no_feedback, seed, canvas_roster, wait
     )
     try:
-        run = grade_all(submissions, settings, _json_lines if as_json else _bar)
+        run = grade_all(submissions, settings, _json_lines if as_json else _bar, warm)
     except (GradeError, Refused) as error:
         stop(str(error))
     except KeyboardInterrupt:
@@ -99,6 +101,18 @@ def grade(
     if "triton" not in sys.modules:  # which would complain of what is left of it
         gc.freeze()  # Python looks through every object as it ends, which takes longer than grading one more submission
     raise typer.Exit(SOME_FAILED if any(one.status == "failed" for one in run.graded) else 0)
+
+
+def _warm_process(context):
+    """One that gets ready from now on, and ends with the command."""
+    from autograder.sandbox import Refused, WarmProcess
+
+    try:
+        warm = WarmProcess.start_early()
+    except Refused as error:
+        stop(str(error))
+    context.call_on_close(warm.stop)
+    return warm
 
 
 @app.command("grade-one")

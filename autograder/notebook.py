@@ -8,10 +8,13 @@ import sys
 
 from autograder import card, record
 from autograder.exercise import find_exercise
+from autograder.forbidden import caught
 from autograder.judge import Report, judge
 from autograder.runner import collect
+from autograder.traps import traps
 
 REPORT_TYPE = "application/vnd.attn.report+json"  # beside the card, for the class's summary
+GRADED = "A class's grader can take the points of such an answer."
 SEED = 2017  # the learner's cases: the same every time, so that a mended answer is seen to be mended
 
 
@@ -79,12 +82,15 @@ def _check(exercise_id, answers):
     if exercise.missing:
         text = f"not available here: {exercise.missing}. Nothing is lost: a machine that has it can judge your answer"
         return _refused(exercise.id, text, exercise, "not available"), ""
-    report = judge(exercise, SEED, collect(exercise, answers[0], SEED))
-    unsaved = None
+    outcomes = collect(exercise, answers[0], SEED, watch=lambda: traps(exercise))
+    report = judge(exercise, SEED, outcomes)
+    notes = []
     if getattr(answers[0], "__name__", "") == exercise.name:  # a planted bug under another name is nobody's answer
-        unsaved = record.append("check", exercise.id, earned=report.earned, points=report.points)
-    next_hint = hint_line(exercise, report, _hints_seen(exercise))
-    return report, " ".join(filter(None, [next_hint, unsaved]))
+        called = sorted({name for outcome in outcomes for name in outcome.called})
+        notes += [f"{caught(exercise, called[0])} {GRADED}"] if called else []
+        notes.append(record.append("check", exercise.id, earned=report.earned, points=report.points))
+    notes.append(hint_line(exercise, report, _hints_seen(exercise)))
+    return report, "\n".join(filter(None, notes))
 
 
 def hint(exercise_id, step=None):

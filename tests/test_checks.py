@@ -15,7 +15,7 @@ import attn_ref
 from autograder import check, evidence, hint, progress, quiz, runner
 from autograder.card import as_html, as_text
 from autograder.evidence import Odd, Outcome, decode, encode, plain
-from autograder.exercise import Exercise
+from autograder.exercise import Exercise, find_exercise
 from autograder.judge import judge
 from autograder.record import standings
 
@@ -555,6 +555,20 @@ def test_an_exercise_that_needs_what_is_not_here_is_not_available_and_never_fail
     assert "not available here: no_such_module is not installed" in str(score) and "Nothing is lost" in str(score)
     assert "2.1" not in standings()  # it is not recorded as a try
     assert "Scores become shares: 0 of 6, not available here" in repr(progress(2))
+
+
+def test_a_forbidden_call_is_told_and_a_planted_bug_may_make_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("ATTN_HOME", str(tmp_path))
+
+    def softmax(x, axis=-1):
+        return attn_ref.softmax(x, axis)
+
+    score = check("2.1", softmax)
+    assert score.report.full and "`attn_ref.softmax`" in score.note and "take the points" in score.note
+    assert "<code>attn_ref.softmax</code>" in score._repr_mimebundle_()["text/html"]
+    softmax.__name__ = "planted"
+    assert "attn_ref" not in check("2.1", softmax).note
+    assert "attn_ref" not in check("2.1", find_exercise("2.1").variants[0]).note
 
 
 def test_a_machine_that_lacks_what_an_exercise_needs_does_not_grade_its_chapter(monkeypatch):

@@ -17,6 +17,7 @@ from traitlets.config import Configurable
 import attn_ref
 from autograder import build, cli, cli_grading, exercise
 from autograder.exercise import Exercise
+from autograder.forbidden import Forbidden
 from autograder.grading import (
     breaches,
     execute,
@@ -25,7 +26,6 @@ from autograder.grading import (
     intake,
     mend,
     one,
-    policy,
     rescue,
     results,
     work,
@@ -266,7 +266,7 @@ def example():
 
 
 def test_the_example_of_the_docs_is_a_proven_exercise(example):
-    assert not set(policy.Forbidden(example).names) - {"example.unit_rows", "attn_ref.rms_norm"}
+    assert not set(Forbidden(example).names) - {"example.unit_rows", "attn_ref.rms_norm"}
     for seed in (SEED, 1, 20260921):
         for right in (example.reference, *example.variants):
             assert report_on(example, right, seed).full, right.__name__

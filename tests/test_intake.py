@@ -264,6 +264,15 @@ def test_a_renamed_notebook_is_known_by_its_content(tmp_path, notebook):
     assert unplaced == []
 
 
+def test_what_one_chapter_hands_in_is_not_a_file_beside_another(tmp_path, notebook):
+    """Or a new answer in one chapter would have all the others graded again."""
+    put(tmp_path, {"ada/two.ipynb": notebook(2), "ada/one.ipynb": notebook(1), "ada/heights.csv": b"1,2"})
+    submissions, unplaced = take_in(tmp_path)
+    assert placed(submissions) == [("ada", ONE.folder), ("ada", TWO.folder)]
+    assert [one.files for one in submissions] == [{"heights.csv": b"1,2"}] * 2
+    assert unplaced == []
+
+
 def test_of_several_notebooks_the_one_with_most_answers_counts(tmp_path, notebook):
     folder = tmp_path / "ada" / TWO.folder
     put(folder, {f"{TWO.folder}.ipynb": notebook(2, 1), "Copy.ipynb": notebook(2, 3), "old.ipynb": notebook(2, 3)})

@@ -10,8 +10,10 @@ import pytest
 import attn_ref
 from autograder.answers import source_of
 from autograder.exercise import find_exercise
+from autograder.forbidden import Forbidden
 from autograder.grading import copies, policy
 from autograder.grading.results import Flag
+from autograder.traps import traps
 from tests.conftest import EXERCISES
 
 HEAD = "import numpy as np\n\nimport attn_ref\nfrom attn_ref import plots, sentence\nfrom autograder import check, hint"
@@ -47,7 +49,7 @@ def test_no_right_variant_is_forbidden(exercise):
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
 def test_a_mistake_is_forbidden_only_where_its_definition_borrows_the_reference(exercise):
-    forbidden = policy.Forbidden(exercise)
+    forbidden = Forbidden(exercise)
     for mistake in exercise.mistakes:
         source = source_of(mistake.answer, exercise.name)
         names = "|".join([*forbidden.of_attn_ref, *(name.rpartition(".")[2] for name in exercise.forbids)])
@@ -322,7 +324,7 @@ def run(source, exercise_id, x, before=""):
     exercise, names = find_exercise(exercise_id), {"np": np, "attn_ref": attn_ref}
     exec(compile(before, "/tmp/ipykernel_1/1.py", "exec"), names)
     exec(compile(source, "/tmp/ipykernel_1/2.py", "exec"), names)
-    with policy.traps(exercise) as caught:
+    with traps(exercise) as caught:
         returned = exercise.call(names[exercise.name], {"x": x})
     return caught, returned
 
@@ -383,7 +385,7 @@ def test_everything_is_as_before_once_the_traps_are_gone():
     watched = [attn_ref.softmax, torch.nn.functional.softmax]
     before = [(one.__code__, one.__defaults__, one.__kwdefaults__) for one in watched]
     descriptor, builtin = vars(torch.Tensor).get("softmax"), torch.softmax
-    with pytest.raises(RuntimeError), policy.traps(find_exercise("2.1")):
+    with pytest.raises(RuntimeError), traps(find_exercise("2.1")):
         assert attn_ref.softmax.__code__ is not before[0][0]
         raise RuntimeError
     assert [(one.__code__, one.__defaults__, one.__kwdefaults__) for one in watched] == before
@@ -395,7 +397,7 @@ def test_an_error_inside_is_reported_at_the_learners_line():
 
     names = {"attn_ref": attn_ref}
     exec(compile("def softmax(x, axis=-1):\n    return attn_ref.softmax(x, 7)", "/tmp/ipykernel_1/3.py", "exec"), names)
-    with policy.traps(find_exercise("2.1")):
+    with traps(find_exercise("2.1")):
         outcome = run_case(find_exercise("2.1"), names["softmax"], {"x": X})
     assert outcome.error["type"] == "ValueError" and outcome.error["lineno"] == 2
 

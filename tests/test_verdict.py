@@ -9,10 +9,10 @@ import pytest
 from autograder import runner
 from autograder.exercise import load_chapter
 from autograder.grading import verdict
-from autograder.grading.policy import traps
 from autograder.grading.testify import call
 from autograder.judge import judge
 from autograder.notebook import REPORT_TYPE, SEED
+from autograder.traps import traps
 from tests.conftest import EXERCISES
 
 SECRET = 271828

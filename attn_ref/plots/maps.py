@@ -86,7 +86,7 @@ def matrices(named_matrices, title="", unit="value"):
             image = _one_map(axes, array, None, "RdBu_r", (-largest, largest))
             _ticks(axes, None, None, *array.shape, ("row", "column"))
             axes.set_title(name)
-        figure.colorbar(image, ax=list(panels), label=unit, fraction=0.05, pad=0.03)
+        _bar(figure, image, list(panels), unit, list(named_matrices.values()))
         figure.suptitle(title or None)
     told = (_map_alt(array, None, None, name, unit, ("row", "column")) for name, array in named_matrices.items())
     return Picture(figure, " ".join(told))
@@ -138,8 +138,15 @@ def _maps(array, rows, columns, title, allowed, cmap, limits, label, axes_names=
             _ticks(axes, rows, columns, n_rows, n_columns, axes_names)
             axes.set_title(titles[i])
             if label:
-                figure.colorbar(image, ax=axes, label=label, fraction=0.05, pad=0.03)
+                _bar(figure, image, axes, label, [panel])
     return Picture(figure, _map_alt(panels[0], rows, columns, title, label or "mask", axes_names, allowed))
+
+
+def _bar(figure, image, axes, label, shown):
+    """What the colours mean; of a scale around 0 only the upper half, where nothing below 0 is shown."""
+    bar = figure.colorbar(image, ax=axes, label=label, fraction=0.05, pad=0.03)
+    if image.norm.vmin < 0 and not any((array < 0).any() for array in shown):
+        bar.ax.set_ylim(bottom=0)
 
 
 def _one_map(axes, panel, allowed, cmap, limits):

@@ -150,7 +150,7 @@ def _placed(units, wanted, unplaced):
             elif chapter not in wanted:
                 unplaced += [(one.file.path, REASONS["not asked"].format(chapter=chapter)) for one in several]
             else:
-                placed.append(_best(unit, chapter, several, unplaced))
+                placed.append(_best(unit, chapter, several, pool, unplaced))
         if len(placed) == before:
             alone = [file for file, _ in unit.files if not any(one.file is file for one in pool)]
             unplaced += [(file.path, REASONS["no notebook"]) for file in alone]
@@ -174,7 +174,7 @@ def _candidates(unit):
     return found
 
 
-def _best(unit, chapter, several, unplaced):
+def _best(unit, chapter, several, pool, unplaced):
     """The notebook with most answers, the newest among equals; a wrong chapter's only where there is nothing else."""
     right = [one for one in several if one.chapter in (chapter, None)] or several
     best = max(right, key=lambda one: (one.chapter == chapter, one.answered, one.file.changed, one.file.parts))
@@ -195,7 +195,7 @@ def _best(unit, chapter, several, unplaced):
     if not made.submitted and best.file.stamp and unit.zip_is_platforms:
         made.submitted = written(best.file.stamp)
         made.notes.append(NOTES["zip time"])
-    _add_files(made, unit, [one.file for one in several])
+    _add_files(made, unit, [one.file for one in pool])  # whatever chapter they are of
     return Placed(made, unit, best.file.path)
 
 

@@ -1,20 +1,18 @@
 """Which calls defeat an exercise, and which answers are alike. What is found is a Flag: points are never taken here.
 
 An exercise forbids its own reference, what its definition names in `forbids`, and all of `autograder` but the
-functions that a notebook imports. `forbidden_calls` reads the source; `traps` notes what really is called.
+functions that a notebook imports. `forbidden_calls` reads the source; `autograder.traps` notes what really is called.
 """
 
 import re
 
+from autograder.forbidden import OPEN, Forbidden, caught
 from autograder.grading.copies import copies, same_answer
 from autograder.grading.names import Unreadable
 from autograder.grading.reading import uses, uses_anywhere
 from autograder.grading.results import Flag
-from autograder.grading.traps import watch
 
-__all__ = ["Forbidden", "called", "copies", "forbidden_calls", "same_answer", "tampering", "traps"]
-
-OPEN = {f"autograder.{name}" for name in ("check", "guess", "hint", "progress", "quiz")}
+__all__ = ["called", "copies", "forbidden_calls", "same_answer", "tampering"]
 
 # What a student and an instructor read.
 CALLED = (
@@ -26,52 +24,11 @@ MADE_UP = (
     "what it calls. Call what you need by its name."
 )
 UNREADABLE = "The code of this answer is {why}, so what it calls could not be read."
-CAUGHT = (
-    "While the answer ran it called `{text}`, which does the work that exercise {id} asks of you. Write `{name}` "
-    "yourself; the exercise's text says what you may build on."
-)
 TAMPERING = (
     "`{text}` (line {line} of a cell that begins `{first}`) reaches into the grader, which no exercise asks for. "
     "Nothing in this notebook counts until that is taken out."
 )
 HERE, ELSEWHERE = "(line {line})", "(line {line} of another cell, which the answer uses)"
-
-
-class Forbidden:
-    """The names that defeat one exercise: `Forbidden(exercise)("attn_ref.softmax")` is True for 2.1."""
-
-    def __init__(self, exercise):
-        reference = exercise.reference
-        own = f"{reference.__module__}.{reference.__qualname__}"
-        self.names = {own, *exercise.forbids}
-        if own.startswith("attn_ref."):
-            self.names.add(f"attn_ref.{reference.__name__}")
-        # attn_ref gives one name to one thing, whichever of its files it is taken from.
-        self.of_attn_ref = {name.split(".")[-1] for name in self.names if name.startswith("attn_ref.")}
-
-    def __call__(self, name):
-        """Is this qualified name forbidden, or something that belongs to what is?"""
-        root, *inside = name.split(".")
-        if root == "autograder":
-            return bool(inside) and name not in OPEN
-        if root == "attn_ref":
-            return not self.of_attn_ref.isdisjoint(inside) and not self._is_module(name)
-        return any(name == one or name.startswith(f"{one}.") for one in self.names)
-
-    def within(self, module):
-        """The names that `from module import *` brings and that lead to something forbidden."""
-        start = f"{module}."
-        return sorted({one.removeprefix(start).split(".")[0] for one in self.names if one.startswith(start)})
-
-    def lives_in(self, owner):
-        """Can something forbidden be reached through this module or class, or through its `__dict__`?"""
-        owner = owner.removesuffix(".__dict__")
-        return owner in ("autograder", "attn_ref") or bool(self.within(owner))
-
-    def _is_module(self, name):
-        """`attn_ref.attention` is a function and a file; `attn_ref.attention.something_else` is in the file."""
-        inside = name.split(".")[1:]
-        return len(inside) > 1 and inside[-1] not in self.of_attn_ref and not inside[-1].startswith("__")
 
 
 def forbidden_calls(exercise, source, notebook_sources):
@@ -131,15 +88,6 @@ def _as_run(exercise, source, notebook_sources):
     return cells[:end], own
 
 
-def traps(exercise):
-    """A context manager for the check's child: `with traps(exercise) as names:` fills `names`, a set, with the
-    forbidden functions that the answer calls. Around the answer's calls alone, not around judging.
-    """
-    forbidden = Forbidden(exercise)
-    return watch(forbidden.names, forbidden.of_attn_ref)
-
-
 def called(exercise, names):
     """The flags for the names that `traps` has caught."""
-    facts = {"id": exercise.id, "name": exercise.name}
-    return [Flag("forbidden call", CAUGHT.format(text=name, **facts), exercise.id) for name in sorted(names)]
+    return [Flag("forbidden call", caught(exercise, name), exercise.id) for name in sorted(names)]

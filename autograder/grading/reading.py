@@ -40,7 +40,7 @@ class Use:
 def uses(name, cells, forbidden):
     """Every Use that the value of the global `name` makes of a forbidden name.
 
-    `cells` are sources in the order in which they ran. `forbidden` is a `policy.Forbidden`. Raises Unreadable.
+    `cells` are sources in the order in which they ran. `forbidden` is a `forbidden.Forbidden`. Raises Unreadable.
     """
     if sum(map(len, cells)) > LONGEST:
         raise Unreadable("too long")

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import signal
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,9 +23,8 @@ from autograder.grading.results import FAILED, ClassRun, Graded, Submission, wri
 from autograder.grading.work import POLICIES, Plan, chapter_of, stamp_of
 from autograder.grading.workers import GraderFailed, Local
 from autograder.sandbox import WarmProcess, strongest
-from autograder.sandbox.warm import PRELOAD
+from autograder.sandbox.warm import HEAVY
 
-HEAVY = ("torch", "numba")
 STANDS = "it could not be graded again, and its earlier grade stands: {reason}"
 log = logging.getLogger("attn.grade")
 
@@ -51,8 +50,11 @@ class Settings:
     wait: float = 0.0  # seconds to wait for another grader on the same gradebook
 
 
-def grade(source, settings: Settings, progress=None) -> ClassRun:
-    """Grade all submissions under `source`. `progress(iterable, total)` may wrap the results in a bar."""
+def grade(source, settings: Settings, progress=None, warm=None) -> ClassRun:
+    """Grade all submissions under `source`. `progress(iterable, total)` may wrap the results in a bar.
+
+    `warm` is a warm process that was started early, and is the caller's to end; without it, one is started here.
+    """
     source, out = Path(source).resolve(), Path(settings.out).resolve()
     if settings.policy not in POLICIES:
         raise GradeError(f"policy is one of {', '.join(POLICIES)}; it was given {settings.policy!r}")
@@ -66,7 +68,7 @@ def grade(source, settings: Settings, progress=None) -> ClassRun:
         log.info("sandbox: %s", level)
         show = progress or (lambda results, total: results)
         try:
-            with _crew(settings) as (crew, warm):  # what starts here must not have seen a database or a seed
+            with _crew(settings, warm) as (crew, warm):  # what starts here must not have seen a database or a seed
                 submissions, unplaced = take_in(source)
                 if not submissions:
                     raise GradeError(_nothing(source, unplaced))
@@ -75,7 +77,7 @@ def grade(source, settings: Settings, progress=None) -> ClassRun:
                 run = _grade(submissions, unplaced, out, settings, crew, level, show)
         except GraderFailed as error:
             raise GradeError(str(error)) from error
-        from autograder.reports.publish import write_reports  # only now: it imports what draws
+        from autograder.reports.publish import write_reports
 
         _flag_copies(run)
         write_reports(run, out, settings.feedback, roster)
@@ -122,7 +124,10 @@ def _grade(submissions, unplaced, out, settings, crew, level, progress):
             before = keeper.kept()
             todo = changed(submissions, before, plan)
             log.info("%d submissions, %d of them to grade", len(submissions), len(todo))
-            for submission, graded, notebook in progress(crew.grade(todo, plan), len(todo)):
+            results = crew.grade(todo, plan)
+            import autograder.reports.publish  # noqa: F401 (it imports what draws, and now others are at work)
+
+            for submission, graded, notebook in progress(results, len(todo)):
                 if stands(graded, before):
                     log.warning("%s %s: %s", graded.student, graded.chapter, graded.reason)
                     unplaced.append((f"{graded.student} {graded.chapter}", STANDS.format(reason=graded.reason)))
@@ -222,7 +227,7 @@ def published(folders: set[str]) -> dict[str, list[str]]:
 
 
 @contextmanager
-def _crew(settings):
+def _crew(settings, warm):
     """(who grades, the warm process or None). Here it gets ready while submissions are read; a cluster has its own."""
     if settings.cluster:
         from autograder.grading.cluster import Cluster
@@ -230,12 +235,12 @@ def _crew(settings):
         with Cluster(settings.cluster) as crew:
             yield crew, None
         return
-    warm = WarmProcess([name for name in PRELOAD if name not in HEAVY]).start(more=True)
-    try:
-        with Local(settings.workers or _cores() + 1, warm) as crew:  # one more, because each waits for its kernel
-            yield crew, warm
-    finally:
-        warm.stop()
+    with ExitStack() as ending:
+        if warm is None:
+            warm = WarmProcess.start_early()
+            ending.callback(warm.stop)
+        # One more than there are cores, because each waits for its kernel.
+        yield ending.enter_context(Local(settings.workers or _cores() + 1, warm)), warm
 
 
 def _used(submissions):

@@ -9,8 +9,8 @@ import os
 
 from autograder.evidence import Odd
 from autograder.exercise import find_exercise
-from autograder.grading.policy import traps
 from autograder.runner import collect
+from autograder.traps import traps
 
 EVIDENCE_TYPE = "application/vnd.attn.evidence+json"
 LARGEST_EVIDENCE = 16 * 2**20  # characters for each seed; right answers take some 20,000

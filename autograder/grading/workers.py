@@ -95,9 +95,9 @@ class Local:
         self.pool.join()
 
     def grade(self, submissions: list[Submission], plan: Plan) -> Iterator[tuple[Submission, Graded, bytes | None]]:
-        """Yield (submission, Graded, notebook) for each."""
+        """Start on the submissions, and give an iterator of (submission, Graded, notebook) for each."""
         limit = plan.budget.notebook + MARGIN
-        yield from collect_results(submissions, lambda one: self.pool.schedule(grade_here, (one, plan), timeout=limit))
+        return collect_results(submissions, lambda one: self.pool.schedule(grade_here, (one, plan), timeout=limit))
 
 
 def _join(warm, linux):
@@ -112,24 +112,35 @@ def _join(warm, linux):
 
 
 def collect_results(submissions, submit, wait=wait):
-    """Submit all, and again those whose worker failed; at last a failed Graded stands for what could not be done."""
+    """Submit all, and again those whose worker failed; at last a failed Graded stands for what could not be done.
+
+    The first are submitted at once, before anyone asks for a result.
+    """
     todo, under_way = deque((one, 1) for one in submissions), {}
-    while todo or under_way:
+
+    def hand_out():
         while todo and len(under_way) < UNDER_WAY:
             one, tries = todo.popleft()
             under_way[submit(one)] = one, tries
-        for future in wait(list(under_way), return_when=FIRST_COMPLETED).done:
-            one, tries = under_way.pop(future)
-            try:
-                graded, notebook = future.result()
-            except GraderFailed:
-                raise
-            except Exception as error:  # KernelFailed, a worker that died or hung, a fault of ours
-                if tries < TRIES:
-                    todo.append((one, tries + 1))
-                    continue
-                graded, notebook = _lost(one, error), None
-            yield one, graded, notebook
+
+    def results():
+        while todo or under_way:
+            hand_out()
+            for future in wait(list(under_way), return_when=FIRST_COMPLETED).done:
+                one, tries = under_way.pop(future)
+                try:
+                    graded, notebook = future.result()
+                except GraderFailed:
+                    raise
+                except Exception as error:  # KernelFailed, a worker that died or hung, a fault of ours
+                    if tries < TRIES:
+                        todo.append((one, tries + 1))
+                        continue
+                    graded, notebook = _lost(one, error), None
+                yield one, graded, notebook
+
+    hand_out()
+    return results()
 
 
 def _lost(submission, error):

@@ -16,6 +16,7 @@ from pathlib import Path
 from autograder.sandbox.levels import Refused, why_not
 
 PRELOAD = ("numpy", "torch", "numba", "matplotlib", "IPython", "ipykernel", "attn_ref", "autograder")
+HEAVY = ("torch", "numba")  # of these: what takes longest to import, and not every notebook uses
 _START_SECONDS = 120
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV", "CONDA_PREFIX")
 _ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
@@ -58,6 +59,11 @@ class WarmProcess:
         if not more:
             self.load()
         return self
+
+    @classmethod
+    def start_early(cls):
+        """One that has begun with what every kernel needs; `load` then tells the rest."""
+        return cls([name for name in PRELOAD if name not in HEAVY]).start(more=True)
 
     def load(self, *names):
         """What it is to import beside `preload`, said once."""

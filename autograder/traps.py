@@ -12,13 +12,23 @@ import sysconfig
 import types
 from pathlib import Path
 
+from autograder.forbidden import Forbidden
+
 PACKAGES = ("site-packages", "dist-packages")
 STANDARD = (sysconfig.get_paths()["stdlib"], "<frozen ")
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[1]
 OURS = tuple(f"{PROJECT / name}/" for name in ("attn_ref", "autograder"))
 # Exercise.call is where a check calls the answer: a watched function that is called there is itself the answer.
 CALLS_THE_ANSWER = str(PROJECT / "autograder" / "exercise.py")
 IN_C = (types.BuiltinFunctionType, types.MethodDescriptorType)
+
+
+def traps(exercise):
+    """A context manager for the check's child: `with traps(exercise) as names:` fills `names`, a set, with the
+    forbidden functions that the answer calls. Around the answer's calls alone, not around judging.
+    """
+    forbidden = Forbidden(exercise)
+    return watch(forbidden.names, forbidden.of_attn_ref)
 
 
 @contextlib.contextmanager
@@ -51,9 +61,8 @@ def _places(names, of_attn_ref):
         owner = None if parts[0] == "attn_ref" else _owner(parts)
         if owner is not None:
             yield name, owner, parts[-1]
-    for module_name, module in list(sys.modules.items()):
-        if module_name.split(".")[0] == "attn_ref":
-            yield from ((f"attn_ref.{one}", module, one) for one in sorted(of_attn_ref & vars(module).keys()))
+    for module in [sys.modules[one] for one in sys.modules if one == "attn_ref" or one.startswith("attn_ref.")]:
+        yield from ((f"attn_ref.{one}", module, one) for one in sorted(of_attn_ref & vars(module).keys()))
 
 
 def _owner(parts):
