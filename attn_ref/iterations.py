@@ -7,10 +7,13 @@ come out right a thousand times. Running tells little, then; looking at what is 
 here in reverse, since numba promises no order. Used in course/11_numba_kernel.
 """
 
+import ast
 import functools
+import inspect
 import linecache
 import math
 import sys
+import textwrap
 import types
 from collections import Counter
 
@@ -28,7 +31,9 @@ def watch(kernel, *arguments):
     """Run a kernel, compiled or not, in plain Python under observation.  -> Seen
 
     Functions that it calls are watched too; `math` and scalars behave as they do when compiled. As numba does, `prange`
-    inside a prange counts as range, and `total += x` on a whole array made before the loop as a sum over iterations.
+    inside a prange counts as range, and `total += x` on a whole array made before the loop as a sum over iterations. A
+    variable that an iteration reads before it has set it, as left by another one, is raced for too. Arrays of np.empty
+    hold NaN, as they might.
 
     >>> def kernel(x, total):
     ...     for i in prange(len(x)):
@@ -58,14 +63,14 @@ def in_python(kernel):
 class Seen:
     """What a run returned, and what each iteration touched.
 
-    `result`, `iterations` (of all parallel loops), and `races`: {array: how many of its numbers are raced for}. An
-    array that the kernel makes goes by the line that makes it.
+    `result`, `iterations` (of all parallel loops), `races`: {array: how many of its numbers are raced for}, and the
+    variables `carried` from one iteration to the next. An array that the kernel makes goes by the line that makes it.
     """
 
     def __init__(self, result, log):
         self.result, self._log = result, log
-        self.iterations = log.iterations
-        self.races = dict(Counter(map(log.name_of, log.raced.tolist())))
+        self.iterations, self.carried = log.iterations, sorted(log.carried)
+        self.races = dict(Counter(map(log.name_of, log.raced.tolist()))) | dict.fromkeys(self.carried, 1)
 
     def touched(self, array):
         """What happened to an argument or a result.  -> [(when, iteration, wrote, flat indices), ...] in order"""
@@ -180,7 +185,7 @@ class _Log:
 
     def __init__(self, watching=True):
         self.watching, self.events, self.alone, self.kept, self.before = watching, [], [], [], set()
-        self.loop, self.iteration, self.iterations, self.codes = 0, None, 0, set()
+        self.loop, self.iteration, self.iterations, self.codes, self.carried = 0, None, 0, set(), set()
 
     def own(self, x, name=None):
         if isinstance(x, tuple):
@@ -285,6 +290,8 @@ def _replay(function, log, done):
     copy.__kwdefaults__ = function.__kwdefaults__
     done[function] = copy
     log.codes |= set(_codes(code))
+    if log.watching:
+        log.carried |= _carried(function)
     for cell, given in zip(cells, function.__closure__ or (), strict=True):
         cell.cell_contents = _stand_in(given.cell_contents, log, done)
     for name in {name for one in _codes(code) for name in one.co_names} & space.keys():
@@ -295,7 +302,7 @@ def _replay(function, log, done):
 def _stand_in(value, log, done):
     name, home = getattr(value, "__name__", ""), getattr(value, "__module__", "") or ""
     if value is np:
-        return _Module(np, {made: _making(getattr(np, made), log) for made in (*MAKES, *COPIES)})
+        return _Module(np, {made: _making(getattr(np, made), log) for made in (*MAKES, *COPIES, "empty_like")})
     if value is math:
         return _Module(
             math, {shared: getattr(np, shared) for shared in dir(math) if shared not in WHOLE and hasattr(np, shared)}
@@ -316,6 +323,8 @@ def _undecorated(*functions, **options):
 def _making(function, log):
     def make(*arguments, **options):
         found = function(*_bare(arguments), **_bare(options))
+        if function in (np.empty, np.empty_like) and found.dtype.kind == "f":
+            found.fill(np.nan)  # whatever was there before
         for x in _arrays_in(arguments):
             if not np.may_share_memory(_bare(x), found):
                 log.note(x, wrote=False, copied=True)
@@ -361,3 +370,51 @@ def _arrays_in(x):
     elif isinstance(x, (tuple, list, dict)):
         for item in x.values() if isinstance(x, dict) else x:
             yield from _arrays_in(item)
+
+
+def _carried(function):
+    """The variables that an iteration of prange reads as another one left them.
+
+    One that is touched by `x += ...` alone is a sum over iterations: numba makes one for each thread.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return set()
+    found = set()
+    for loop in ast.walk(tree):
+        if isinstance(loop, ast.For) and isinstance(loop.iter, ast.Call) and _is_prange(loop.iter.func, function):
+            events = {}
+            for name, event in (one for part in (loop.target, *loop.body) for one in _in_order(part)):
+                events.setdefault(name, []).append(event)
+            found |= {x for x, all in events.items() if all[0] != "set" and set(all) not in ({"read"}, {"updated"})}
+    return found
+
+
+def _is_prange(called, function):
+    if isinstance(called, ast.Name):
+        value = function.__globals__.get(called.id)
+        return called.id == "prange" or getattr(value, "__name__", "") == "prange"
+    return isinstance(called, ast.Attribute) and called.attr == "prange"
+
+
+def _in_order(node):
+    """What happens to variables, as the code is written.  -> (name, "read", "set" or "updated"), ..."""
+    if isinstance(node, ast.Name):
+        yield node.id, "read" if isinstance(node.ctx, ast.Load) else "set"
+    elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+        yield from _in_order(node.value)
+        yield node.target.id, "updated"
+    elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr)):
+        yield from _in_order(node.value) if node.value else ()
+        for target in getattr(node, "targets", None) or [node.target]:
+            yield from _in_order(target)
+    elif isinstance(node, ast.For):
+        for part in (node.iter, node.target, *node.body, *node.orelse):
+            yield from _in_order(part)
+    elif isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
+        own = {name.id for part in node.generators for name in ast.walk(part.target) if isinstance(name, ast.Name)}
+        yield from ((x, event) for part in ast.iter_child_nodes(node) for x, event in _in_order(part) if x not in own)
+    elif not isinstance(node, (ast.FunctionDef, ast.Lambda)):
+        for part in ast.iter_child_nodes(node):
+            yield from _in_order(part)

@@ -41,6 +41,7 @@ def _look_at(function, argument_types, found, done):
             wide = place == types.float64 and stored == types.float32
         else:
             operands = [state.typemap[x.name] for x in one.list_vars()] if hasattr(one, "op") else []
+            operands += [kind.this for kind in operands if isinstance(kind, types.BoundFunction)]  # x.astype(...)
             wide = _number(signature.return_type) == types.float64 and types.float32 in map(_number, operands)
             callee = state.typemap[one.func.name] if getattr(one, "op", None) == "call" else None
             if isinstance(callee, types.Dispatcher) and not wide:

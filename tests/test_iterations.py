@@ -45,6 +45,22 @@ def copied_by_dot(x, out):
         out[i] = turned[0, 0]
 
 
+def counted(x, out):
+    at, total = 0, 0.0
+    for _ in prange(len(x)):
+        out[at] = x[at, 0]
+        total += x[at, 1]
+        at = at + 1
+
+
+def begun_where_the_last_ended(x, out):
+    start = 0
+    for part in prange(2):
+        stop = min(start + 3, len(x))
+        out[part] = x[start:stop, 0].sum()
+        start = stop
+
+
 @pytest.mark.parametrize(
     ("kernel", "raced"),
     [
@@ -52,6 +68,8 @@ def copied_by_dot(x, out):
         (one_scratch, {"scratch = np.zeros(x.shape[1])": 3}),
         (neighbour, {"out": 5}),
         (whole_array_sum, {}),
+        (counted, {"at": 1}),
+        (begun_where_the_last_ended, {"start": 1}),
         (copied_by_dot, {"turned = np.zeros((x.shape[1], x.shape[1]))": 9}),
         (njit(one_scratch), {"scratch = np.zeros(x.shape[1])": 3}),
     ],
@@ -68,6 +86,15 @@ def test_what_is_computed_is_what_the_compiled_kernel_computes():
     watch(own_row, x, seen)
     in_python(own_row)(x, plain)
     assert np.allclose(compiled, seen) and np.array_equal(seen, plain)
+
+
+def test_an_empty_array_holds_nothing_to_rely_on():
+    def half_filled(n):
+        found = np.empty(n)
+        found[::2] = 1
+        return found
+
+    assert np.isnan(in_python(half_filled)(4)).tolist() == [False, True, False, True]
 
 
 def test_a_table_tells_reads_from_writes():
@@ -135,8 +162,13 @@ def test_a_wide_array_and_a_wide_helper_count_as_well():
     def called(x):
         return total(x)
 
+    def copied(x):
+        wide = x.astype(np.float64)
+        return wide.astype(x.dtype)
+
     x = np.ones(3, np.float32)
     assert [text for _, text in widened(stored, x)] == ["wide[:] = x"]
+    assert [text for _, text in widened(copied, x)] == ["wide = x.astype(np.float64)"]
     assert [text for _, text in widened(called, x)] == ["found += number"]
     assert widened(called, np.ones(3)) == []
 

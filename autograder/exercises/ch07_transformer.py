@@ -255,9 +255,9 @@ rms = Exercise(
 
 @rms.probe
 def drive_rms(answer, x, gain, eps):
-    """The result; of float16 tokens its numbers and its dtype."""
+    """The result; of tokens that are not float64 its numbers and its dtype."""
     out = answer(x, gain, eps)
-    if x.dtype != torch.float16:
+    if x.dtype == torch.float64:
         return out
     out = torch.as_tensor(out)
     return {"the numbers": out.double(), "the dtype": str(out.dtype).removeprefix("torch.")}
@@ -280,13 +280,16 @@ def rms_eps(rng):
     yield dict(x=tensor(rng, 2, 5, 4), gain=gain, eps=0.5)
 
 
-@rms.criterion("float16 tokens, loud or quiet, come out right, and as float16", points=1, tolerance=3e-3)
+@rms.criterion("float16 tokens, loud or quiet, come out right; each result has x's dtype", points=1, tolerance=3e-3)
 def rms_half(rng):
     gain = torch.ones(4, dtype=torch.float16)
     yield dict(x=torch.tensor([[3000.0, 4000.0, 0.0, 0.0], [1.0, -1.0, 2.0, 0.0]]).half(), gain=gain, eps=1e-6)
     yield dict(x=(2000 * tensor(rng, 3, 5, 4)).half(), gain=tensor(rng, 4).half(), eps=1e-6)
     yield dict(x=(1e-3 * tensor(rng, 3, 5, 4)).half(), gain=tensor(rng, 4).half(), eps=1e-6)
     yield dict(x=tensor(rng, 5, 4).half(), gain=tensor(rng, 4).float(), eps=1e-6)
+    loud, doubled = torch.tensor([[40000.0, -30000.0, 20.0, 0.0], [3.0, 1.0, -2.0, 5.0]]), torch.tensor([2.0, -3, 4, 1])
+    yield dict(x=loud.half(), gain=doubled.half(), eps=1e-6)  # gain · x is beyond 65,504
+    yield dict(x=tensor(rng, 5, 4).float(), gain=tensor(rng, 4).float(), eps=1e-6)
 
 
 rms.leaves_inputs_alone(points=1)
@@ -353,6 +356,50 @@ def gain_forgotten(x, gain, eps):
 )
 def squares_overflow(x, gain, eps):
     return x / torch.sqrt((x**2).mean(-1, keepdim=True) + eps) * gain
+
+
+@rms.mistake(
+    "Right in float64, and the squares of float16 tokens are float16 too: that of 3,000 is beyond 65,504, that of 0.0001 is 0. The cast at the end comes too late; where should the wider numbers begin?"
+)
+def cast_too_late(x, gain, eps):
+    return (gain * x / torch.sqrt((x**2).mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+@rms.mistake(
+    "The root is safe, and gain · x is still a product in float16: 40,000 times a gain of 2 is beyond 65,504. In which order would the numbers stay small?"
+)
+def product_in_float16(x, gain, eps):
+    wide = x.float() if x.dtype == torch.float16 else x
+    return (gain * x / torch.sqrt((wide**2).mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+@rms.mistake(
+    "All is computed in float64, and of the narrower dtypes only float16 is restored: a float32 token comes back as float64. Which dtype does the text ask for?"
+)
+def float32_comes_back_wider(x, gain, eps):
+    wide = x.double()
+    out = wide / torch.sqrt((wide**2).mean(-1, keepdim=True) + eps) * gain.double()
+    return out.half() if x.dtype == torch.float16 else out
+
+
+@rms.mistake("eps is 1e-6 in your answer, whatever the caller asks for. Where does your code read the argument `eps`?")
+def rms_eps_fixed(x, gain, eps):
+    wide = x.float() if x.dtype == torch.float16 else x
+    return (wide / torch.sqrt((wide**2).mean(-1, keepdim=True) + 1e-6) * gain).to(x.dtype)
+
+
+@rms.mistake("eps is missing, so a token of zeros is divided by 0. Which argument has not been used yet?")
+def rms_eps_forgotten(x, gain, eps):
+    wide = x.float() if x.dtype == torch.float16 else x
+    return (wide / torch.sqrt((wide**2).mean(-1, keepdim=True)) * gain).to(x.dtype)
+
+
+@rms.mistake(
+    "Right for a table of tokens, wrong with a batch: your axis is counted from the front. How do you name the last axis, whatever stands before it?"
+)
+def rms_along_the_second_axis(x, gain, eps):
+    wide = x.float() if x.dtype == torch.float16 else x
+    return (wide / torch.sqrt((wide**2).mean(1, keepdim=True) + eps) * gain).to(x.dtype)
 
 
 @rms.mistake(
@@ -742,6 +789,55 @@ class ApproximateGelu(torch.nn.Module):
         return x + self.down(torch.nn.functional.gelu(self.up(self.ffn_norm(x)), approximate="tanh"))
 
 
+@block.mistake("The bend between `up` and `down` is SiLU in your block, as in Llama. Which does the text ask for?")
+class SiluForGelu(torch.nn.Module):
+    def __init__(self, d_model, n_heads, d_ff):
+        super().__init__()
+        self.attention_norm = torch.nn.LayerNorm(d_model)
+        self.attention = attn_ref.MultiHeadAttention(d_model, n_heads)
+        self.ffn_norm = torch.nn.LayerNorm(d_model)
+        self.up = torch.nn.Linear(d_model, d_ff)
+        self.down = torch.nn.Linear(d_ff, d_model)
+
+    def forward(self, x):
+        x = x + self.attention(self.attention_norm(x), causal=True)
+        return x + self.down(torch.nn.functional.silu(self.up(self.ffn_norm(x))))
+
+
+@block.mistake(
+    "GELU bends the result of `down`, and between `up` and `down` nothing does. Which of the two vectors, the wide or the narrow one, should meet the bend?"
+)
+class BendAfterDown(torch.nn.Module):
+    def __init__(self, d_model, n_heads, d_ff):
+        super().__init__()
+        self.attention_norm = torch.nn.LayerNorm(d_model)
+        self.attention = attn_ref.MultiHeadAttention(d_model, n_heads)
+        self.ffn_norm = torch.nn.LayerNorm(d_model)
+        self.up = torch.nn.Linear(d_model, d_ff)
+        self.down = torch.nn.Linear(d_ff, d_model)
+
+    def forward(self, x):
+        x = x + self.attention(self.attention_norm(x), causal=True)
+        return x + torch.nn.functional.gelu(self.down(self.up(self.ffn_norm(x))))
+
+
+@block.mistake(
+    "GELU bends what `up` is given, and between `up` and `down` nothing does. Which of the two vectors, the wide or the narrow one, should meet the bend?"
+)
+class BendBeforeUp(torch.nn.Module):
+    def __init__(self, d_model, n_heads, d_ff):
+        super().__init__()
+        self.attention_norm = torch.nn.LayerNorm(d_model)
+        self.attention = attn_ref.MultiHeadAttention(d_model, n_heads)
+        self.ffn_norm = torch.nn.LayerNorm(d_model)
+        self.up = torch.nn.Linear(d_model, d_ff)
+        self.down = torch.nn.Linear(d_ff, d_model)
+
+    def forward(self, x):
+        x = x + self.attention(self.attention_norm(x), causal=True)
+        return x + self.down(self.up(torch.nn.functional.gelu(self.ffn_norm(x))))
+
+
 @block.mistake(
     "A second GELU sits on the result of `down`, so the network can hardly take anything away from x. How many bends does the feed-forward network have?"
 )
@@ -970,6 +1066,7 @@ def padding_left_out(rng):
     yield dict(logits=tensor(rng, 3, 7, 6, scale=3), tokens=torch.where(tokens == 0, 4, tokens % 4), pad_id=4)
     yield dict(logits=tensor(rng, 3, 7, 6, scale=3), tokens=torch.where(tokens == 0, -100, tokens), pad_id=-100)
     yield dict(logits=tensor(rng, 3, 7, 6, scale=3), tokens=torch.where(tokens == 0, 50, tokens), pad_id=50)
+    yield dict(logits=tensor(rng, 3, 7, 6, scale=3), tokens=torch.where(tokens == 0, -1, tokens), pad_id=-1)
     yield dict(logits=tensor(rng, 3, 7, 6, scale=3), tokens=tokens.flip(1), pad_id=0)  # padding in front
     yield dict(logits=tensor(rng, 1, 2, 6), tokens=torch.tensor([[0, 3]]), pad_id=0)
 
@@ -979,6 +1076,7 @@ def no_target(rng):
     yield dict(logits=tensor(rng, 2, 2, 6), tokens=torch.tensor([[5, 1], [2, 0]]), pad_id=0)
     yield dict(logits=tensor(rng, 2, 1, 6), tokens=ids(rng, 2, 1, least=1), pad_id=0)
     yield dict(logits=tensor(rng, 2, 4, 6), tokens=torch.tensor([[5, 0, 0, 0], [2, 0, 0, 0]]), pad_id=0)
+    yield dict(logits=tensor(rng, 2, 3, 6), tokens=torch.tensor([[5, -1, -1], [0, -1, -1]]), pad_id=-1)
 
 
 @loss.criterion("logits in the thousands give a finite loss", points=1)
@@ -1128,6 +1226,46 @@ def padding_above_the_vocabulary(logits, tokens, pad_id):
     losses = -logits[:, :-1].log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]
     keep = targets != pad_id
     return (losses * keep).sum() / keep.sum().clamp(min=1)
+
+
+@loss.mistake(
+    "The rows are joined before the shift, so the last logits of a row are judged by the first token of the next one. Which has to come first, the shift or the flattening?"
+)
+def rows_run_together(logits, tokens, pad_id):
+    targets = tokens.flatten()[1:]
+    total = torch.nn.functional.cross_entropy(logits.flatten(0, 1)[:-1], targets, ignore_index=pad_id, reduction="sum")
+    return total / (targets != pad_id).sum().clamp(min=1)
+
+
+@loss.mistake(
+    "Each row ends for you at its first padding. Where the padding stands in front, nothing of the row is left; which targets does the text leave out?"
+)
+def ends_at_the_first_padding(logits, tokens, pad_id):
+    keep = (tokens != pad_id).long().cumprod(1).bool()[:, 1:]
+    losses = -logits[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:].clamp(0, logits.shape[-1] - 1)[..., None])[..., 0]
+    return losses[keep].sum() / keep.sum().clamp(min=1)
+
+
+@loss.mistake(
+    "e to the power of 1,000 is inf, and inf/inf is NaN. What can be subtracted from all logits of a place without a change in their softmax, or which function does it for you?"
+)
+def exponentials_overflow(logits, tokens, pad_id):
+    targets = tokens[:, 1:]
+    keep = targets != pad_id
+    size = logits[:, :-1].exp()
+    chances = size / size.sum(-1, keepdim=True)
+    chances = chances.gather(-1, targets.clamp(0, logits.shape[-1] - 1)[..., None])[..., 0]
+    return -(chances.log()[keep]).sum() / keep.sum().clamp(min=1)
+
+
+@loss.mistake(
+    "-100 is left out wherever `pad_id` is negative, as PyTorch does unless told otherwise. With a padding of -1, where does your code read the argument?"
+)
+def below_zero_means_minus_100(logits, tokens, pad_id):
+    targets = tokens[:, 1:]
+    keep = targets != (-100 if pad_id < 0 else pad_id)
+    losses = -logits[:, :-1].log_softmax(-1).gather(-1, targets.clamp(0, logits.shape[-1] - 1)[..., None])[..., 0]
+    return losses[keep].sum() / keep.sum().clamp(min=1)
 
 
 @loss.mistake("Your loss is negative: log p is never above 0. Which sign makes surprise a number to be made small?")
@@ -1646,6 +1784,25 @@ def rows_of_w_o(model, layer, head, measure):
 
 
 @ablate.mistake(
+    "You silence numbers of what `w_o` gives, in which all heads are mixed already. Where do the heads still lie side by side?"
+)
+def result_silenced(model, layer, head, measure):
+    attention = model.blocks[layer].attention
+    d = attention.d_model // attention.n_heads
+
+    def silence(module, inputs, result):
+        result = result.clone()
+        result[..., head * d : (head + 1) * d] = 0
+        return result
+
+    hook = attention.w_o.register_forward_hook(silence)
+    try:
+        return measure()
+    finally:
+        hook.remove()
+
+
+@ablate.mistake(
     "With queries of 0 all scores are equal, and the head averages all tokens that it may see. That is a blind head and not a silent one: what of it still reaches `w_o`?"
 )
 def queries_silenced(model, layer, head, measure):
@@ -1699,7 +1856,7 @@ def halved(model, layer, head, measure):
 
 
 @ablate.mistake(
-    "The head stays silent afterwards: nothing is undone. Every later measurement is one of a damaged model; what belongs after the measurement?"
+    "The head stays silent afterwards: nothing is undone, or what you kept was a view and turned 0 with the rest. Every later measurement is one of a damaged model; what belongs after the measurement?"
 )
 def never_undone(model, layer, head, measure):
     attention = model.blocks[layer].attention
@@ -2018,6 +2175,8 @@ induction = Exercise(
 def once_repeated(rng):
     perfect = torch.eye(6, dtype=torch.float64)[[0, 0, 0, 1, 2, 3]][None, None]
     yield dict(weights=perfect, tokens=torch.tensor([7, 8, 9, 7, 8, 9]))
+    one_miss = torch.eye(6, dtype=torch.float64)[[0, 0, 0, 1, 4, 3]][None, None]
+    yield dict(weights=one_miss, tokens=torch.tensor([7, 8, 9, 7, 8, 9]))
     yield dict(weights=shares(rng, 6, 3, 8, 8), tokens=torch.tensor([4, 1, 3, 2, 4, 1, 3, 2]))
     yield dict(weights=shares(rng, 1, 2, 10, 10), tokens=torch.tensor([4, 1, 3, 2, 9, 4, 1, 3, 2, 9]))
 
@@ -2130,6 +2289,30 @@ def new_tokens_counted(weights, tokens):
     follows = torch.zeros_like(same)
     follows[:, 1:] = same[:, :-1]
     return (weights * follows).sum(-1).mean(-1)
+
+
+@induction.mistake(
+    "A query whose sum is 0 is left out of your mean. It occurred before and looked elsewhere: that is a miss, and counts as 0. By what do you know that a query counts?"
+)
+def misses_left_out(weights, tokens):
+    same = (tokens[:, None] == tokens).tril(-1)
+    follows = torch.zeros_like(same)
+    follows[:, 1:] = same[:, :-1]
+    sums = (weights * follows).sum(-1)
+    return sums.sum(-1) / (sums > 0).sum(-1).clamp(min=1)
+
+
+@induction.mistake(
+    "No earlier occurrence is ever found. As the key of a dictionary or in a set, a tensor of one number stands for itself and not for its number; how do you get the number out?"
+)
+def tensors_as_keys(weights, tokens):
+    seen, total, count = {}, torch.zeros_like(weights[..., 0, 0]), 0
+    for i, token in enumerate(tokens):
+        if token in seen:
+            total = total + sum(weights[..., i, j + 1] for j in seen[token])
+            count += 1
+        seen.setdefault(token, []).append(i)
+    return total / max(count, 1)
 
 
 @induction.mistake(

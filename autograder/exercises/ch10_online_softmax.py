@@ -574,11 +574,11 @@ def tiled_attention(q, k, v, block_q, block_k, causal=False):
 
 
 HELD = "the most that was held at once"
-LIGHT, HEAVY = "less than half of n_q × n_k numbers", "half of n_q × n_k numbers or more"
+LIMITS = {4: "half of n_q × n_k numbers", 1: "n_q × n_k truth values"}  # bytes for each pair of query and key
 AROUND_THE_SCALES = ("tracemalloc.reset_peak", "tracemalloc.stop", "tracemalloc.clear_traces", "tracemalloc.start")
 
 
-def weighed(call, bytes_allowed):
+def weighed(call, pairs, bytes_a_pair):
     """What call() returns, and in words whether it ever held so many bytes beyond what was there before.
 
     tracemalloc counts what NumPy and Python allocate, the same on every machine.
@@ -590,8 +590,8 @@ def weighed(call, bytes_allowed):
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
         found = call()
-        light = tracemalloc.is_tracing() and tracemalloc.get_traced_memory()[1] - before < bytes_allowed
-        return found, LIGHT if light else HEAVY
+        light = tracemalloc.is_tracing() and tracemalloc.get_traced_memory()[1] - before < bytes_a_pair * pairs
+        return found, f"less than {LIMITS[bytes_a_pair]}" if light else f"{LIMITS[bytes_a_pair]}, or more"
     finally:
         if not was_tracing:
             tracemalloc.stop()
@@ -602,17 +602,17 @@ tiles = Exercise(
     "Tile by tile",
     reference=tiled_attention,
     minutes=30,
-    time_limit=20.0,  # plain loops over lists are right, and slow while they are weighed
+    time_limit=40.0,  # plain loops over lists are right, and slow while they are weighed
     forbids=("attn_ref.tiled_attention", "attn_ref.flash_forward", "attn_ref.decode_split_kv", *AROUND_THE_SCALES),
 )
 
 
 @tiles.probe
-def drive_tiles(answer, q, k, v, block_q, block_k, causal=False, weigh=False):
-    """Call the answer, and where a case says so put it on the scales."""
-    if not weigh:
+def drive_tiles(answer, q, k, v, block_q, block_k, causal=False, bytes_a_pair=None):
+    """Call the answer, and where a case sets a limit put it on the scales."""
+    if bytes_a_pair is None:
         return answer(q, k, v, block_q, block_k, causal)
-    found, held = weighed(lambda: answer(q, k, v, block_q, block_k, causal), 8 * len(q) * len(k) // 2)
+    found, held = weighed(lambda: answer(q, k, v, block_q, block_k, causal), len(q) * len(k), bytes_a_pair)
     return {"out and lse": found, HELD: held}
 
 
@@ -665,20 +665,54 @@ def large_tiles(rng):
     yield below | dict(q=-np.abs(below["q"]), k=0.5 + np.abs(below["k"]))
 
 
-@tiles.criterion("on 192 queries and 768 keys in tiles of 192 by 16, no table is held", points=1)
+@tiles.criterion("long texts, weighed: one tile is held at a time, and no mask of the whole table", points=1)
 def no_table(rng):
-    yield qkv_case(rng, 192, 768, 1, 1, 192, 16, weigh=True)
+    yield qkv_case(rng, 128, 512, 1, 1, 128, 16, bytes_a_pair=4)  # too heavy: all keys at once
+    yield qkv_case(rng, 512, 128, 1, 1, 16, 128, bytes_a_pair=4)  # too heavy: all queries at once
+    yield qkv_case(rng, 800, 400, 1, 1, 32, 32, causal=True, bytes_a_pair=1)  # too heavy: all pairs as truth values
 
 
 tiles.leaves_inputs_alone(points=1)
 
 
 @tiles.mistake(
-    "The numbers are right, and at some moment the scores of all keys lie there together, at least for one block of queries. A tile holds block_q × block_k of them: which array can be made, used and forgotten inside the inner loop?"
+    "The numbers are right, and at some moment something as large as the table is held. A tile has block_q × block_k scores: which array can be made, used and forgotten inside the inner loop?"
 )
 def table_is_built(q, k, v, block_q, block_k, causal=False):
     scores = attn_ref.attention_scores(q, k, causal=causal)
     return attn_ref.softmax(scores) @ v, attn_ref.logsumexp(scores)
+
+
+@tiles.mistake(
+    "The numbers are right, and the scores of all keys lie there together for each block of queries: block_k has no effect. Which loop cuts the keys?"
+)
+def all_keys_at_once(q, k, v, block_q, block_k, causal=False):
+    return attn_ref.tiled_attention(q, k, v, block_q, len(k), causal=causal)
+
+
+@tiles.mistake(
+    "The numbers are right, and each of your tiles holds all queries: block_q has no effect. With a hundred thousand queries, how large is such a tile? Which loop cuts them?"
+)
+def all_queries_at_once(q, k, v, block_q, block_k, causal=False):
+    return attn_ref.tiled_attention(q, k, v, len(q), block_k, causal=causal)
+
+
+@tiles.mistake(
+    "The scores come in tiles, and the causal run holds as much as a truth value for each pair. A mask of the whole table is a table too: which positions does a tile need to make its own part of the mask?"
+)
+def mask_of_the_whole_table(q, k, v, block_q, block_k, causal=False):
+    if not causal:
+        return attn_ref.tiled_attention(q, k, v, block_q, block_k)
+    allowed = np.tri(len(q), len(k), len(k) - len(q), dtype=bool)
+    return attn_ref.tiled_attention(q, k, v, block_q, block_k, allowed=allowed)
+
+
+@tiles.mistake(
+    "With more queries than keys n_k - n_q is negative, and your offset is cut off at 0. The first queries then stand before all keys: what do they see?"
+)
+def offset_never_below_zero(q, k, v, block_q, block_k, causal=False):
+    window = (None, 0) if causal else None
+    return attn_ref.tiled_attention(q, k, v, block_q, block_k, q_offset=max(len(k) - len(q), 0), window=window)
 
 
 @tiles.mistake(
@@ -1109,6 +1143,20 @@ def divided_and_rounded_down(n_q, n_k, block_q, block_k, causal=False, window=No
 )
 def whole_tiles_alone(n_q, n_k, block_q, block_k, causal=False, window=None):
     return int((attn_ref.cost.tile_map(n_q, n_k, block_q, block_k, causal=causal, window=window) == 2).sum())
+
+
+@visited.mistake(
+    "With more queries than keys n_k - n_q is negative, and the first queries see nothing. Is your offset cut off at 0?"
+)
+def negative_offset_cut_off(n_q, n_k, block_q, block_k, causal=False, window=None):
+    offset, count = max(n_k - n_q, 0), 0
+    for q0 in range(0, n_q, block_q):
+        first, last = q0 + offset, min(q0 + block_q, n_q) - 1 + offset
+        for k0 in range(0, n_k, block_k):
+            hidden = (causal or window is not None) and k0 > last
+            far = window is not None and min(k0 + block_k, n_k) - 1 < first - window + 1
+            count += not (hidden or far)
+    return count
 
 
 @visited.mistake("Every tile is counted, mask or not. Which tiles hold no pair that may attend?")
@@ -1555,7 +1603,7 @@ backward = Exercise(
     "The way back, tile by tile",
     reference=tiled_backward,
     minutes=30,
-    time_limit=20.0,
+    time_limit=40.0,
     forbids=(
         "attn_ref.tiled_backward",
         "attn_ref.attention_backward",
@@ -1567,11 +1615,13 @@ backward = Exercise(
 
 
 @backward.probe
-def drive_tiled_backward(answer, q, k, v, out, lse, grad_out, block_q, block_k, causal=False, want="all"):
+def drive_tiled_backward(
+    answer, q, k, v, out, lse, grad_out, block_q, block_k, causal=False, want="all", bytes_a_pair=None
+):
     """One of the three gradients, all of them, or all of them on the scales."""
-    if want == "weighed":
+    if bytes_a_pair is not None:
         found, held = weighed(
-            lambda: answer(q, k, v, out, lse, grad_out, block_q, block_k, causal), 8 * len(q) * len(k) // 2
+            lambda: answer(q, k, v, out, lse, grad_out, block_q, block_k, causal), len(q) * len(k), bytes_a_pair
         )
         return {"dq, dk and dv": found, HELD: held}
     found = answer(q, k, v, out, lse, grad_out, block_q, block_k, causal)
@@ -1650,9 +1700,11 @@ def given_back(rng):
     yield case | dict(k=case["k"][7:], v=case["v"][7:])
 
 
-@backward.criterion("on 192 queries and 768 keys in tiles of 192 by 16, no table is held", points=1)
+@backward.criterion("long texts, weighed: one tile is held at a time, and no mask of the whole table", points=1)
 def no_table_back(rng):
-    yield passed_back(rng, 192, 768, 1, 1, 192, 16, want="weighed")
+    yield passed_back(rng, 128, 512, 1, 1, 128, 16, bytes_a_pair=4)
+    yield passed_back(rng, 512, 128, 1, 1, 16, 128, bytes_a_pair=4)
+    yield passed_back(rng, 800, 400, 1, 1, 32, 32, causal=True, bytes_a_pair=1)
 
 
 backward.leaves_inputs_alone(points=1)
@@ -1751,7 +1803,43 @@ def forward_pass_run_again(q, k, v, out, lse, grad_out, block_q, block_k, causal
 
 
 @backward.mistake(
-    "The numbers are right, and the weights of all keys lie there together, at least for one block of queries. Which array can be made from a tile's scores and lse, used three times, and forgotten?"
+    "The gradients are right, and each tile of yours has all queries: block_q has no effect. Which loop cuts them?"
+)
+def all_queries_go_back_at_once(q, k, v, out, lse, grad_out, block_q, block_k, causal=False):
+    return attn_ref.tiled_backward(q, k, v, out, lse, grad_out, len(q), block_k, causal=causal)
+
+
+@backward.mistake(
+    "The gradients are right, and the weights of all keys lie there together for each block of queries: block_k has no effect. Which loop cuts the keys?"
+)
+def all_keys_go_back_at_once(q, k, v, out, lse, grad_out, block_q, block_k, causal=False):
+    return attn_ref.tiled_backward(q, k, v, out, lse, grad_out, block_q, len(k), causal=causal)
+
+
+@backward.mistake(
+    "The weights come in tiles, and the causal run holds as much as a truth value for each pair. A mask of the whole table is a table too: which positions does a tile need to make its own part of the mask?"
+)
+def whole_mask_on_the_way_back(q, k, v, out, lse, grad_out, block_q, block_k, causal=False):
+    if not causal:
+        return attn_ref.tiled_backward(q, k, v, out, lse, grad_out, block_q, block_k)
+    allowed = np.tri(len(q), len(k), len(k) - len(q), dtype=bool)
+    return attn_ref.tiled_backward(q, k, v, out, lse, grad_out, block_q, block_k, allowed=allowed)
+
+
+@backward.mistake(
+    "Queries that saw nothing are left out, and to all others no mask is applied: keys of the future hear of queries that never read them. Which scores must be -inf before exp?"
+)
+def only_empty_queries_left_out(q, k, v, out, lse, grad_out, block_q, block_k, causal=False):
+    seen = ~np.isneginf(lse)
+    dq = np.zeros(q.shape)
+    dq[seen], dk, dv = attn_ref.tiled_backward(
+        q[seen], k, v, out[seen], lse[seen], grad_out[seen], block_q, block_k
+    )  # fmt: skip
+    return dq, dk, dv
+
+
+@backward.mistake(
+    "The gradients are right, and at some moment something as large as the table is held. Which array can be made from a tile's scores and lse, used three times, and forgotten?"
 )
 def weights_all_at_once(q, k, v, out, lse, grad_out, block_q, block_k, causal=False):
     scores = attn_ref.attention_scores(q, k, causal=causal)

@@ -75,7 +75,11 @@ def kept_narrow(answer, *arguments):
 def raced_for(seen, results):
     """Whether two iterations race for a number of the results, or for one of any other array."""
     own = sum(len(seen.raced(x)) for x in results if isinstance(x, np.ndarray))
-    return {"race for a result": own > 0, "race for scratch": sum(seen.races.values()) > own}
+    scratch = sum(seen.races.values()) - len(seen.carried)
+    return {"race for a result": own > 0, "race for scratch": scratch > own, CARRIES: bool(seen.carried)}
+
+
+CARRIES = "a variable is carried from one iteration to the next"
 
 
 def remembered(reference):
@@ -283,7 +287,7 @@ def nan_for_an_empty_row(x):
 
 
 @rows.mistake(
-    "Your maximum starts at 0, so in a row whose scores all lie near -3000 every exponential is 0. With which number of the row could the search begin?"
+    "Your maximum starts at 0, or at another number from outside, so in a row whose scores all lie far below it every exponential is 0. With which number of the row could the search begin?"
 )
 def maximum_starts_at_zero(x):
     n, m = x.shape
@@ -317,6 +321,34 @@ def maximum_carried_from_row_to_row(x):
             for j in range(m):
                 total += math.exp(x[i, j] - largest)
             out[i] = largest + math.log(total)
+    return out
+
+
+@rows.mistake(
+    "One maximum is taken out of all rows, that of the whole table. In a row that lies thousands below it every exponential is 0: whose maximum does a row need?"
+)
+def one_maximum_for_the_whole_table(x):
+    out = np.empty(len(x), x.dtype)
+    largest = x.max()
+    for i in prange(len(x)):
+        out[i] = -np.inf
+        if x[i].max() > -np.inf:
+            out[i] = largest + np.log(np.exp(x[i] - largest).sum())
+    return out
+
+
+@rows.mistake(
+    "The results are right in plain Python, where one iteration follows the other: a variable is carried from each to the next, such as a counter of rows, or a sum set back at the end. Threads run at the same time; which number does prange itself hand to an iteration?"
+)
+def row_counter_carried(x):
+    out = np.empty(len(x), x.dtype)
+    row = 0
+    for _ in prange(len(x)):
+        largest = x[row].max()
+        out[row] = largest
+        if largest > -np.inf:
+            out[row] = largest + np.log(np.exp(x[row] - largest).sum())
+        row = row + 1
     return out
 
 
@@ -470,7 +502,7 @@ def one_scratch_row_for_each(x):
 rows.hints(
     "Each row needs its maximum, a sum and a logarithm, none of which depends on another row. What should one iteration of prange do from beginning to end?",
     "`for i in prange(n):` with two plain loops inside, one for the largest score of row i, one for the sum. Variables that the loop body sets first belong to its iteration.",
-    "Make `out` before the loop, in x's dtype. In iteration i find the largest; if it is -inf, that is the result. Otherwise sum exp(score - largest), take the logarithm, add the largest, and write out[i].",
+    "Only `out`, in x's dtype, is made before the loop. If the largest score of row i is -inf, that is the result; otherwise it is taken out before exp and added back after the logarithm.",
 )
 rows.errors(
     (
@@ -512,6 +544,7 @@ def one_reads(rng):
     yield dict(log=as_log((0, 1, 1), (1, 1, 0), (0, 2, 0), (1, 3, 1)))
     yield dict(log=as_log((0, 5, 0), (1, 5, 1), (2, 4, 0), (0, 4, 0)))
     yield dict(log=as_log((0, 8, 0), (1, 8, 0), (2, 8, 1), (3, 6, 0)))
+    yield dict(log=as_log((4, 5, 0), (2, 5, 0), (2, 5, 1), (3, 1, 1)))
     yield dict(log=as_log((6, 2, 1), (6, 2, 0), (3, 2, 0), (0, 0, 0), (0, 0, 1), (0, 0, 0), (9, 0, 0)))
 
 
@@ -592,9 +625,7 @@ def only_neighbours_compared(log):
     return sorted(found)
 
 
-@found_races.mistake(
-    "The entries are right and their order is not: they come as the log first named them. What would bring the smallest to the front?"
-)
+@found_races.mistake("The entries are right and their order is not. What would bring the smallest to the front?")
 def in_order_of_appearance(log):
     by_entry = {}
     for iteration, entry, wrote in log.tolist():
@@ -655,6 +686,18 @@ def only_the_latest_event_kept(log):
 
 
 @found_races.mistake(
+    "Of an entry's readers you keep the last one. If that one then writes, the readers before it are forgotten: how many may there be?"
+)
+def one_reader_for_each_entry(log):
+    writer, reader, found = {}, {}, set()
+    for iteration, entry, wrote in log.tolist():
+        if writer.get(entry, iteration) != iteration or (wrote and reader.get(entry, iteration) != iteration):
+            found.add(entry)
+        (writer if wrote else reader)[entry] = iteration
+    return sorted(found)
+
+
+@found_races.mistake(
     "Of an entry's writers you keep one, so that two iterations that both write it go unnoticed. How many may there be?"
 )
 def one_writer_for_each_entry(log):
@@ -693,8 +736,7 @@ def every_pair(log):
 
 found_races.hints(
     "Take one entry and look at all its events. Which two questions decide?",
-    "How many different iterations touched it, and did any of them write? The order of the log plays no part.",
-    "Walk the log once and keep, for each entry, a set of iterations and whether anything was written.",
+    "How many different iterations touched it, and did any of them write? Walk the log once and keep both for each entry.",
 )
 found_races.errors(
     (
@@ -946,8 +988,7 @@ def first_product_starts_the_sum(q, k):
 
 scores_of_a_tile.hints(
     "`widened(tile_scores, q, k)` names the lines. Which variable on such a line is the wide one, and where did it get its type?",
-    "`q.dtype.type(0)` is a zero of q's dtype, and `q.dtype.type(x)` brings any number x to it. Scale, sum and result each need it once.",
-    "Before the loops: the scale and the result's array, both in q's dtype. Inside: a sum that begins with a zero of q's dtype, and a product with the scale.",
+    "`q.dtype.type(0)` is a zero of q's dtype, and `q.dtype.type(x)` brings any number x to it. The scale, the sum's beginning and the result's array each need q's dtype.",
 )
 scores_of_a_tile.errors(
     (
@@ -1006,6 +1047,7 @@ def causal_range(rng):
     yield tile_case(1, 5, 7, 7, causal=True, block_k=1)
     yield tile_case(3, 9, 9, 7, causal=True, block_k=2)
     yield tile_case(0, 1, 5000, 5000, causal=True, block_k=4096)
+    yield tile_case(1, 5, 8, 5, causal=True, block_k=1)
 
 
 @walk.criterion("a window: from the tile of the first query's oldest key, and causal by itself", points=2)
@@ -1016,6 +1058,7 @@ def window_range(rng):
     yield tile_case(0, 4, 12, 12, window=5, block_k=2)
     yield tile_case(1, 3, 4, 30, causal=True, window=9, block_k=7)
     yield tile_case(5, 6, 9, 17, window=1, block_k=6)
+    yield tile_case(4, 6, 12, 12, window=1, block_k=2)
     yield tile_case(10, 20, 20, 20, causal=True, window=50, block_k=3)
     for _ in range(6):
         n_q, n_k = (int(n) for n in rng.integers(8, 60, 2))
@@ -1282,6 +1325,20 @@ def window_from_the_number(i0, i1, n_q, n_k, causal, window, block_k):
     return first // block_k, (stop + block_k - 1) // block_k
 
 
+@walk.mistake(
+    "Where the first query at work stands before all keys you visit nothing, though later ones of the same block see keys. Which of them decides whether there is anything to see?"
+)
+def block_judged_by_its_first_query(i0, i1, n_q, n_k, causal, window, block_k):
+    first, stop = 0, n_k
+    if causal or window > 0:
+        if i0 + n_k - n_q < 0:
+            return 0, 0
+        stop = min(n_k, i1 + n_k - n_q)
+    if window > 0:
+        first = max(0, i0 + n_k - n_q - window + 1)
+    return first // block_k, (stop + block_k - 1) // block_k
+
+
 @walk.mistake("A window that reaches back beyond the first key gives a negative tile. Where do keys begin?")
 def tiles_before_the_first_key(i0, i1, n_q, n_k, causal, window, block_k):
     first, stop = 0, n_k
@@ -1325,7 +1382,7 @@ def from_the_last_key(i0, i1, n_q, n_k, causal, window, block_k):
 walk.hints(
     "Of the queries i0 .. i1-1, which one reaches furthest back, and which one sees furthest ahead?",
     "Find the first visible key and the first key that is no longer visible, each within 0 .. n_k. Then turn keys into tiles: the first is rounded down, the second up.",
-    "Begin with 0 and n_k. With a mask the end is min(n_k, position of the last query + 1); with a window the beginning is max(0, position of the first query - window + 1). If nothing lies between, return (0, 0).",
+    "Begin with 0 and n_k. Either mask moves the end to the key behind the last query's own, a window the beginning to the first query's oldest. If nothing lies between, return (0, 0).",
 )
 walk.errors(
     (
@@ -1511,6 +1568,7 @@ def only_what_is_needed(rng):
     yield heads_case(rng, 1, 1, 1, 24, 24, 2, 2, block_k=3, causal=True, look="keys")
     yield heads_case(rng, 1, 1, 1, 300, 8, 2, 2, block_k=1, causal=True, look="keys")
     yield heads_case(rng, 1, 2, 1, 8, 60, 2, 2, block_k=4, window=6, look="keys")
+    yield heads_case(rng, 1, 1, 1, 150, 150, 2, 2, block_k=8, window=6, look="keys")
     yield heads_case(rng, 1, 1, 1, 2, 29, 2, 2, block_k=4, look="keys")
     yield heads_case(rng, 1, 2, 2, 5, 8, 4, 3, block_k=3, causal=True, dtype=np.float32, look="types")
 
@@ -1577,7 +1635,7 @@ def only_the_sum_rescaled(q, k, v, causal, window, block_k):
 
 
 @forward.mistake(
-    "All iterations share one acc, made once before the loop. Iterations that run at the same time write over each other's sums. Where does an array have to be made to belong to one iteration?"
+    "All iterations share one acc, made once before the loop. Iterations that run at the same time write over each other's sums. Where does it have to be made to belong to one iteration?"
 )
 def one_acc_for_all(q, k, v, causal, window, block_k):
     batch, heads, n_q, d = q.shape
@@ -1694,7 +1752,7 @@ def table_of_scores(q, k, v, causal, window, block_k):
 
 
 @forward.mistake(
-    "Each query holds the scores of all its keys at once: for a single query that is n_q × n_k numbers, and it grows with the text. What would have to be carried from one tile of block_k keys to the next, so that a tile of scores is enough?"
+    "For a single query you hold n_q × n_k numbers or more, such as the scores of all its keys, or a copy of k: that grows with the text. What would have to be carried from one tile of block_k keys to the next, so that a tile of scores is enough?"
 )
 def whole_row_of_scores(q, k, v, causal, window, block_k):
     batch, heads, n_q, d = q.shape
@@ -2541,7 +2599,7 @@ def a_sequence_for_each_iteration(q, k, v, causal, window, block_k):
 
 
 @forward.mistake(
-    "Keys and values are copied for every query head, which holds a multiple of the cache. A kernel reads the KV head by its index: which one does query head h read?"
+    "Keys and values are read before the loop, to be repeated, turned or copied, which holds the cache once more or several times. A kernel reads the KV head by its index: which one does query head h read?"
 )
 def keys_copied_for_every_query_head(q, k, v, causal, window, block_k):
     batch, heads, n_q, d = q.shape
@@ -2823,7 +2881,7 @@ decode = Exercise(
 
 
 def most_keys_read(seen, k):
-    """The largest number of keys of one KV head that one iteration reads."""
+    """The largest number of keys, or of values, of one KV head that one iteration reads."""
     read = {}
     for _, iteration, _, indices in seen.touched(k):
         for row in np.unique(indices // k.shape[3]):
@@ -2840,7 +2898,7 @@ def drive_decode(answer, q, k, v, splits, look="result"):
         return {"out and lse": in_python(answer)(q, k, v, splits)} | kept_narrow(answer, q, k, v, splits)
     seen = watch(answer, q, k, v, splits)
     dealt = seen.iterations >= k.shape[0] * k.shape[1] * splits
-    short = most_keys_read(seen, k) <= -(-k.shape[2] // splits)
+    short = max(most_keys_read(seen, k), most_keys_read(seen, v)) <= -(-k.shape[2] // splits)
     found = {"out and lse": seen.result, "prange is used": seen.iterations > 0, "an iteration for each part": dealt}
     found |= {
         "no iteration reads more keys than a part has": short,
@@ -2872,6 +2930,7 @@ def ragged_parts(rng):
     yield cache_case(rng, 1, 3, 3, 9, 4, 2, splits=4)
     yield cache_case(rng, 1, 1, 1, 3, 4, 3, splits=5)
     yield cache_case(rng, 1, 2, 2, 1, 2, 3, splits=3)
+    yield cache_case(rng, 1, 1, 1, 1100, 2, 2, splits=2)
 
 
 @decode.criterion("query heads find their KV head; scores in the thousands", points=1)
@@ -3035,6 +3094,66 @@ def empty_part_gives_nan(q, k, v, splits):
             w = np.exp(s - largest)
             parts[b, h, part] = np.dot(w, v[b, h // group, j0:j1]) / w.sum()
             parts_lse[b, h, part] = largest + math.log(w.sum())
+    out, lse = np.zeros((batch, heads, 1, d_v), q.dtype), np.zeros((batch, heads, 1), q.dtype)
+    for task in prange(batch * heads):
+        b, h = task // heads, task % heads
+        largest = parts_lse[b, h].max()
+        shares = np.exp(parts_lse[b, h] - largest)
+        out[b, h, 0] = np.dot(shares, parts[b, h]) / shares.sum()
+        lse[b, h, 0] = largest + math.log(shares.sum())
+    return out, lse
+
+
+@decode.mistake(
+    "A part without keys is left as np.empty found it, and 0 times whatever is there need not be 0. What should such a part hold?"
+)
+def empty_part_never_set(q, k, v, splits):
+    batch, heads, _, d = q.shape
+    n_k, d_v, group = k.shape[2], v.shape[3], heads // k.shape[1]
+    size = (n_k + splits - 1) // splits
+    scale = q.dtype.type(1 / math.sqrt(d))
+    parts = np.empty((batch, heads, splits, d_v), q.dtype)
+    parts_lse = np.empty((batch, heads, splits), q.dtype)
+    for task in prange(batch * heads * splits):
+        b, h, part = task // splits // heads, task // splits % heads, task % splits
+        j0, j1 = part * size, min((part + 1) * size, n_k)
+        if j0 < j1:
+            s = np.dot(k[b, h // group, j0:j1], q[b, h, 0]) * scale
+            largest = s.max()
+            w = np.exp(s - largest)
+            parts[b, h, part] = np.dot(w, v[b, h // group, j0:j1]) / w.sum()
+            parts_lse[b, h, part] = largest + math.log(w.sum())
+    out, lse = np.zeros((batch, heads, 1, d_v), q.dtype), np.zeros((batch, heads, 1), q.dtype)
+    for task in prange(batch * heads):
+        b, h = task // heads, task % heads
+        largest = parts_lse[b, h].max()
+        shares = np.exp(parts_lse[b, h] - largest)
+        out[b, h, 0] = np.dot(shares, parts[b, h]) / shares.sum()
+        lse[b, h, 0] = largest + math.log(shares.sum())
+    return out, lse
+
+
+@decode.mistake(
+    "Each part begins where the one before it ended, and hands its end on to the next: in plain Python they follow each other, threads do not. From which number alone can a part know its first key?"
+)
+def end_of_a_part_carried(q, k, v, splits):
+    batch, heads, _, d = q.shape
+    n_k, d_v, group = k.shape[2], v.shape[3], heads // k.shape[1]
+    size = (n_k + splits - 1) // splits
+    scale = q.dtype.type(1 / math.sqrt(d))
+    parts = np.zeros((batch, heads, splits, d_v), q.dtype)
+    parts_lse = np.full((batch, heads, splits), q.dtype.type(-np.inf))
+    j0 = 0
+    for task in prange(batch * heads * splits):
+        b, h, part = task // splits // heads, task // splits % heads, task % splits
+        j1 = min(j0 + size, n_k)
+        if j0 < j1:
+            s = np.dot(k[b, h // group, j0:j1], q[b, h, 0]) * scale
+            largest = s.max()
+            w = np.exp(s - largest)
+            parts[b, h, part] = np.dot(w, v[b, h // group, j0:j1]) / w.sum()
+            parts_lse[b, h, part] = largest + math.log(w.sum())
+        j0 = j1 if j1 < n_k else 0
     out, lse = np.zeros((batch, heads, 1, d_v), q.dtype), np.zeros((batch, heads, 1), q.dtype)
     for task in prange(batch * heads):
         b, h = task // heads, task % heads
@@ -3693,7 +3812,8 @@ def drive_backward(answer, q, k, v, out, lse, grad_out, causal, look="result"):
     found = {"dq, dk, dv": seen.result, "prange is used": seen.iterations > 0, "the work is done inside it": dealt}
     for name, one in zip(("dq", "dk", "dv"), results, strict=False):
         found[f"race for {name}"] = isinstance(one, np.ndarray) and len(seen.raced(one)) > 0
-    return found | {"race for scratch": raced_for(seen, results)["race for scratch"]}
+    raced = raced_for(seen, results)
+    return found | {kind: raced[kind] for kind in ("race for scratch", CARRIES)}
 
 
 def gradient_case(rng, batch, heads, kv_heads, n_q, n_k, d, d_v, causal=False, **more):
@@ -3701,6 +3821,8 @@ def gradient_case(rng, batch, heads, kv_heads, n_q, n_k, d, d_v, causal=False, *
     sizes = dict(q=(batch, heads, n_q, d), k=(batch, kv_heads, n_k, d), v=(batch, kv_heads, n_k, d_v))
     arrays = {name: rng.normal(size=size).astype(dtype) for name, size in sizes.items()}
     arrays["q"] *= dtype(spread)
+    if more.pop("far_below", False):
+        arrays["q"], arrays["k"] = np.full_like(arrays["q"], 900), arrays["k"] / 1000 - 3
     grad_out = rng.normal(size=(batch, heads, n_q, d_v)).astype(dtype)
     out, lse = attn_ref.tiled_attention(**arrays, causal=causal)  # what the forward pass hands on
     return arrays | dict(out=out, lse=lse, grad_out=grad_out, causal=causal) | more
@@ -3711,6 +3833,8 @@ def whole_gradients(rng):
     yield gradient_case(rng, 1, 1, 1, 1, 2, 1, 1)
     yield gradient_case(rng, 2, 2, 2, 4, 5, 3, 6)
     yield gradient_case(rng, 1, 3, 3, 5, 3, 4, 2)
+    yield gradient_case(rng, 1, 1, 1, 130, 2, 1, 2)
+    yield gradient_case(rng, 1, 1, 1, 2, 140, 2, 1)
     yield gradient_case(rng, 1, 2, 2, 4, 4, 4, 4, dtype=np.float32)
 
 
@@ -3726,6 +3850,7 @@ def shared_gradients(rng):
     yield gradient_case(rng, 2, 6, 3, 3, 4, 2, 3)
     yield gradient_case(rng, 1, 4, 2, 3, 5, 3, 2, causal=True)
     yield gradient_case(rng, 1, 2, 2, 3, 5, 3, 2, spread=1500.0)
+    yield gradient_case(rng, 1, 1, 1, 2, 5, 3, 2, far_below=True)
 
 
 @backward.criterion("work is shared out, and no two iterations race, for shared keys and values either", points=1)

@@ -59,6 +59,19 @@ def blocks(n, block):
     return -(-n // block)
 
 
+def each_works(x):
+    """A note for `launched`: does every program write some of the numbers of x?"""
+
+    def shared_out(seen):
+        writers = seen.writers(x)
+        busy = len(np.unique(writers[writers >= 0]))
+        return {
+            "shared": "each program its block" if busy == seen.programs else f"{busy} of {seen.programs} programs work"
+        }
+
+    return shared_out
+
+
 def unwritten(*shape, dtype=torch.float32):
     """What a result holds before a kernel writes to it."""
     return torch.full(shape, torch.nan).to(dtype)
@@ -108,15 +121,7 @@ add = Exercise(
 def drive_add(answer, x, y, BLOCK):
     n = len(x)
     given = dict(x=x.clone(), y=y.clone(), out=unwritten(n, dtype=x.dtype), n=n, BLOCK=BLOCK)
-
-    def shared_out(seen):
-        """Does each program write the BLOCK numbers that are its own?"""
-        busy = len(np.unique(seen.writers(given["out"])))
-        return {
-            "shared": "each program its block" if busy == seen.programs else f"{busy} of {seen.programs} programs work"
-        }
-
-    return launched(answer, (blocks(n, BLOCK),), given, ("out",), shared_out)
+    return launched(answer, (blocks(n, BLOCK),), given, ("out",), each_works(given["out"]))
 
 
 @add.criterion("out is x + y, with one program and with several", points=2)
@@ -233,10 +238,10 @@ transpose = Exercise(
 @transpose.probe
 def drive_transpose(answer, x, BLOCK_N, BLOCK_M, out_gaps=(1, 1)):
     n, m = x.shape
-    out = spread(unwritten(m, n), *out_gaps)
+    out = spread(unwritten(m, n, dtype=x.dtype), *out_gaps)
     given = dict(x=x, out=out, n=n, m=m, x_row=x.stride(0), x_col=x.stride(1))
     given |= dict(out_row=out.stride(0), out_col=out.stride(1), BLOCK_N=BLOCK_N, BLOCK_M=BLOCK_M)
-    return launched(answer, (blocks(n, BLOCK_N), blocks(m, BLOCK_M)), given, ("out",))
+    return launched(answer, (blocks(n, BLOCK_N), blocks(m, BLOCK_M)), given, ("out",), each_works(out))
 
 
 @transpose.criterion("out is x turned over, in whole tiles", points=2)
@@ -244,6 +249,7 @@ def whole_tiles(rng):
     yield dict(x=torch.tensor([[1.0, 2.0], [3.0, 4.0]]), BLOCK_N=2, BLOCK_M=2)
     yield dict(x=numbers(rng, 8, 12), BLOCK_N=2, BLOCK_M=4)
     yield dict(x=numbers(rng, 4, 4), BLOCK_N=4, BLOCK_M=1)
+    yield dict(x=300_000_000 + torch.arange(8).reshape(2, 4), BLOCK_N=2, BLOCK_M=2)
 
 
 @transpose.criterion("each tensor is walked by its own strides", points=1)
@@ -317,6 +323,23 @@ transpose.mistake(
         ("tl.program_id(9)", "tl.program_id(1)"),
     )
 )
+transpose.mistake("Your numbers go through float32, which loses whole numbers beyond 16 million. Why convert at all?")(
+    edited(TURN, "turned_through_float32", ("col * x_col, mask=there)", "col * x_col, mask=there).to(tl.float32)"))
+)
+
+
+@transpose.mistake(
+    "Program (0, 0) turns the whole of x over, and the others do nothing. The result is right, and the GPU idles. Which tile is the business of program (0, 1)?"
+)
+def the_first_turns_it_all(
+    x_ptr, out_ptr, n, m, x_row, x_col, out_row, out_col, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr
+):
+    if tl.program_id(0) + tl.program_id(1) == 0:
+        for row in range(n):
+            for col in range(m):
+                tl.store(out_ptr + col * out_row + row * out_col, tl.load(x_ptr + row * x_row + col * x_col))
+
+
 transpose.mistake(
     "Each tile starts at its program's number, so tiles overlap. Program 1 along the rows should begin BLOCK_N further; what is missing?"
 )(
@@ -369,7 +392,7 @@ softmax = Exercise(
     "12.3",
     "A row to a program",
     reference=lessons.softmax_kernel.fn,
-    minutes=18,
+    minutes=20,
     isolate=ON_THE_CPU,
     needs="triton",
     forbids=("triton.language.softmax", "triton.language.standard.softmax", "attn_ref.softmax"),
@@ -402,6 +425,7 @@ def wider_than_the_row(rng):
     yield dict(x=numbers(rng, 2, 3) - 200, BLOCK=4)
     yield dict(x=numbers(rng, 2, 5) - 2000, BLOCK=8)
     yield dict(x=numbers(rng, 1, 3) - 20_000, BLOCK=4)
+    yield dict(x=torch.full((2, 3), -65504.0), BLOCK=4)
 
 
 @softmax.criterion("rows begin where the strides say, in x and in out", points=1)
@@ -415,6 +439,7 @@ def rows_with_gaps(rng):
 def far_scores(rng):
     yield dict(x=torch.tensor([[1000.0, 999.0, -1000.0], [-4000.0, 1000.0, 999.0]]), BLOCK=4)
     yield dict(x=torch.tensor([[0.0, -torch.inf, 0.0], [-torch.inf] * 3]), BLOCK=4)
+    yield dict(x=torch.tensor([[-torch.inf] * 4, [-torch.inf, 0.0, 0.0, -torch.inf]]), BLOCK=4)
 
 
 @softmax.criterion("float16 scores are subtracted and summed in float32", points=1)
@@ -432,6 +457,20 @@ softmax.mistake(
 softmax.mistake(
     "What lies beyond the row is loaded as -1000. In a row of scores near -2000 that is the largest of all. Is there a number below every score?"
 )(edited(ROW, "padding_of_a_thousand", ('other=-float("inf")', "other=-1000.0")))
+softmax.mistake(
+    "What lies beyond the row is loaded as -65504. That is the lowest float16, and a row may hold nothing higher. Is there a number below every score?"
+)(edited(ROW, "padding_of_the_lowest_half", ('other=-float("inf")', "other=-65504.0")))
+softmax.mistake(
+    "A padding of -1e9 hides it in wider blocks: a row of nothing but -inf that fills its block has the maximum -inf, and -inf - -inf is NaN. What else could be subtracted there?"
+)(
+    edited(
+        ROW,
+        "saved_by_its_padding",
+        ('other=-float("inf")', "other=-1e9"),
+        (GUARD, "largest = largest"),
+        ("tl.where(total == 0, 1.0, total)", "total"),
+    )
+)
 softmax.mistake(
     "Your maximum is never below 0. In a row of scores near -2000 all exponentials vanish: where does the comparison with 0 come from?"
 )(edited(ROW, "maximum_never_below_zero", (GUARD, "largest = tl.maximum(largest, 0.0)")))
@@ -535,7 +574,7 @@ lse = Exercise(
     "12.4",
     "A row longer than a block",
     reference=lessons.logsumexp_kernel.fn,
-    minutes=20,
+    minutes=25,
     isolate=ON_THE_CPU,
     needs="triton",
     forbids=("attn_ref.logsumexp",),
@@ -562,6 +601,7 @@ def many_blocks(rng):
     yield dict(x=torch.arange(16.0).reshape(1, 16), scale=1.0, BLOCK=4)
     yield dict(x=torch.arange(16.0).flip(0).reshape(1, 16), scale=2.0, BLOCK=4)
     yield dict(x=numbers(rng, 2, 6), scale=-2.0, BLOCK=1)
+    yield dict(x=numbers(rng, 1, 4200), scale=0.5, BLOCK=1024)
 
 
 @lse.criterion("a ragged last block: what is not there adds nothing and is not read", points=1)
@@ -645,7 +685,7 @@ lse.mistake(
     "As long as a row has shown nothing but -inf, your shift is -inf too, and -inf - -inf is NaN. What else can be subtracted while there is nothing?"
 )(edited(LSE, "nan_before_the_first_score", ('tl.where(new_max == -float("inf"), 0.0, new_max)', "new_max")))
 lse.mistake(
-    "Your maximum starts at 0. In a row of scores near -3000 it never moves, all exponentials vanish, and the result is -inf. Below which number can no score lie?"
+    "Your maximum starts at 0, or not far below it. In a row of scores near -3000 it never moves, all exponentials vanish, and the result is -inf. Below which number can no score lie?"
 )(edited(LSE, "maximum_starts_at_zero", ('row_max, row_sum = -float("inf"), 0.0', "row_max, row_sum = 0.0, 0.0")))
 lse.mistake(
     "Your maximum starts at -10,000. Times log2 e that is only -6,931 in natural units, and scores may lie below it. Is there a number below every score?"
@@ -659,6 +699,18 @@ lse.mistake(
 lse.mistake("Row r is read at r · m. Which argument says how far the next row is?")(
     edited(LSE, "long_rows_close_together", ("row * x_row", "row * m"))
 )
+
+
+@lse.mistake(
+    "You load the row at once, in a block of a width that you chose; what a longer row holds beyond it is never seen. How many blocks of BLOCK does a row have?"
+)
+def one_block_of_a_thousand(x_ptr, out_ptr, m, x_row, scale, BLOCK: tl.constexpr):
+    col = tl.arange(0, 1024)
+    x = tl.load(x_ptr + tl.program_id(0) * x_row + col, mask=col < m, other=0.0)
+    s = tl.where(col < m, x * scale, -float("inf"))
+    shift = tl.maximum(tl.max(s, 0), -1e30)
+    total = tl.sum(tl.exp(s - shift), 0)
+    tl.store(out_ptr + tl.program_id(0), tl.where(total > 0, shift + tl.log(total), -float("inf")))
 
 
 @lse.also_right
@@ -699,8 +751,8 @@ lse.hints(
 lse.errors(
     (
         "AssertionError: Loop-carried variable row_max has initial type fp32 but is re-assigned to ... in loop",
-        "On a GPU a variable keeps the type it enters the loop with: start it as float32, as <code>0.0</code> or "
-        "<code>tl.zeros</code> do.",
+        "On a GPU a variable keeps the type it enters the loop with: start it as float32, as <code>0.0</code> and "
+        '<code>-float("inf")</code> do.',
     ),
 )
 
@@ -723,7 +775,7 @@ def drive_matmul(answer, a, b, tiles, out_gaps=(1, 1)):
     given = dict(a=a, b=b, out=out, n=n, m=m, k=k, a_row=a.stride(0), a_col=a.stride(1))
     given |= dict(b_row=b.stride(0), b_col=b.stride(1), out_row=out.stride(0), out_col=out.stride(1))
     given |= dict(BLOCK_N=tiles[0], BLOCK_M=tiles[1], BLOCK_K=tiles[2])
-    return launched(answer, (blocks(n, tiles[0]), blocks(m, tiles[1])), given, ("out",))
+    return launched(answer, (blocks(n, tiles[0]), blocks(m, tiles[1])), given, ("out",), each_works(out))
 
 
 @matmul.criterion("out is the product of a and b, in whole tiles", points=2)
@@ -836,6 +888,26 @@ matmul.mistake(
 )(edited(MATMUL, "product_taken_for_contiguous", ("row * out_row + col * out_col", "row * m + col")))
 
 
+@matmul.mistake(
+    "Program (0, 0) makes the whole product, and the others do nothing. The result is right, and the GPU idles. Which tile of out is the business of program (0, 1)?"
+)
+def the_first_multiplies_it_all(
+    a_ptr, b_ptr, out_ptr, n, m, k, a_row, a_col, b_row, b_col, out_row, out_col,
+    BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    if tl.program_id(0) + tl.program_id(1) == 0:
+        for r in range(0, n, BLOCK_N):
+            for c in range(0, m, BLOCK_M):
+                row, col = r + tl.arange(0, BLOCK_N)[:, None], c + tl.arange(0, BLOCK_M)[None, :]
+                acc = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
+                for start in range(0, k, BLOCK_K):
+                    down, across = start + tl.arange(0, BLOCK_K)[:, None], start + tl.arange(0, BLOCK_K)[None, :]
+                    a = tl.load(a_ptr + row * a_row + across * a_col, mask=(row < n) & (across < k), other=0.0)
+                    b = tl.load(b_ptr + down * b_row + col * b_col, mask=(down < k) & (col < m), other=0.0)
+                    acc = tl.dot(a, b, acc, input_precision="ieee")
+                tl.store(out_ptr + row * out_row + col * out_col, acc, mask=(row < n) & (col < m))
+
+
 @matmul.also_right
 def pointers_that_advance(
     a_ptr, b_ptr, out_ptr, n, m, k, a_row, a_col, b_row, b_col, out_row, out_col,
@@ -934,6 +1006,8 @@ def drive_flash(answer, q, k, v, scale, causal, tiles):
     given = dict(q=q, k=k, v=v, out=unwritten(n_heads, n_q, D), lse=unwritten(n_heads, n_q), n_q=n_q, n_k=n_k)
     given |= dict(scale=scale, CAUSAL=causal, D=D, BLOCK_Q=tile_q, BLOCK_K=tile_k)
 
+    works = each_works(given["out"])
+
     def keys_in_vain(seen):
         """Does a program read a tile of keys that none of its queries may see?"""
         for h in range(n_heads if causal else 0):
@@ -942,8 +1016,8 @@ def drive_flash(answer, q, k, v, scale, causal, tiles):
                 useful = max(0, blocks(last, tile_k) * tile_k)
                 for x in (k, v):
                     if seen.touched(x, (i, h))[h, useful:].any():
-                        return {"tiles": f"program {(i, h)} reads one in vain"}
-        return {"tiles": "none in vain"}
+                        return {"tiles": f"program {(i, h)} reads one in vain"} | works(seen)
+        return {"tiles": "none in vain"} | works(seen)
 
     return launched(answer, (blocks(n_q, tile_q), n_heads), given, ("out", "lse"), keys_in_vain)
 
@@ -973,12 +1047,14 @@ def causal_attention(rng):
     yield dict(**of_heads(rng, 1, 37, 19), scale=0.3, causal=True, tiles=(32, 16))
     yield dict(**of_heads(rng, 1, 32, 32), scale=0.3, causal=True, tiles=(16, 16))
     yield dict(**of_heads(rng, 1, 32, 33), scale=0.3, causal=True, tiles=(16, 16))
+    yield dict(**of_heads(rng, 1, 48, 16), scale=0.3, causal=True, tiles=(16, 16))
 
 
-@flash.criterion("scores near 1000 and near -1000", points=1)
+@flash.criterion("scores in the thousands, of either sign", points=1)
 def far_attention(rng):
     yield dict(**far(3, 32), scale=1.0, causal=False, tiles=(16, 16))
     yield dict(**far(3, 22, sign=-1), scale=1.0, causal=False, tiles=(16, 16))
+    yield dict(**far(3, 6, sign=-1), scale=24.0, causal=False, tiles=(16, 16))
 
 
 FLASH = lessons.flash_kernel
@@ -1071,6 +1147,16 @@ flash.mistake(
         ('tl.full([BLOCK_Q], -float("inf"), tl.float32)', "tl.zeros([BLOCK_Q], tl.float32)"),
     )
 )
+flash.mistake(
+    "Your maximum starts at -10,000. Times log2 e that is only -6,931 in natural units, and scores may lie below it. Is there a number below every score?"
+)(
+    edited(
+        FLASH, "row_max_starts_at_minus_ten_thousand", ('tl.full([BLOCK_Q], -float("inf")', "tl.full([BLOCK_Q], -1e4")
+    )
+)
+flash.mistake(
+    "A block of early queries may see no key at all, and your walk visits the first tile all the same. How many steps has a range whose end is 0 or less?"
+)(edited(FLASH, "always_one_tile", (STOP, "end = tl.maximum(1, tl.minimum(n_k, q0 + BLOCK_Q + n_k - n_q))")))
 flash.mistake("All heads store lse at the same place, and race for it. Where does lse of head h begin?")(
     edited(FLASH, "lse_without_its_head", ("lse_ptr + h * n_q + row", "lse_ptr + row"))
 )
@@ -1232,9 +1318,9 @@ def backward_by_hand():
     return backward_case(q, k, v, grad, 0.5, False, (16, 16))
 
 
-def far_backward(rng, n_q, n_k, sign):
+def far_backward(rng, n_q, n_k, sign, scale=1.0):
     case = far(n_q, n_k, sign)
-    return backward_case(**case, grad=numbers(rng, 1, n_q, 16), scale=1.0, causal=False, tiles=(16, 16))
+    return backward_case(**case, grad=numbers(rng, 1, n_q, 16), scale=scale, causal=False, tiles=(16, 16))
 
 
 def of_backward(q, k, v, grad, lse, delta, scale, causal, tiles, **results):
@@ -1247,7 +1333,7 @@ def of_backward(q, k, v, grad, lse, delta, scale, causal, tiles, **results):
 def drive_dq(answer, **case):
     q, tile_q = case["q"], case["tiles"][0]
     given = of_backward(**case, dq=unwritten(*q.shape))
-    return launched(answer, (blocks(q.shape[1], tile_q), len(q)), given, ("dq",))
+    return launched(answer, (blocks(q.shape[1], tile_q), len(q)), given, ("dq",), each_works(given["dq"]))
 
 
 @dq.criterion("the gradient of the queries, with one block and with many", points=2, tolerance=BACKWARD)
@@ -1270,10 +1356,11 @@ def dq_of_causal(rng):
     yield random_backward(rng, 1, 32, 33, (16, 16), causal=True)
 
 
-@dq.criterion("scores near 1000 and near -1000, to three digits", points=1, tolerance=1e-3)
+@dq.criterion("scores in the thousands, of either sign, to three digits", points=1, tolerance=1e-3)
 def dq_of_far_scores(rng):
     yield far_backward(rng, 3, 22, -1)
     yield far_backward(rng, 4, 18, 1)
+    yield far_backward(rng, 3, 6, -1, scale=8.0)
 
 
 DQ = lessons.dq_kernel
@@ -1471,10 +1558,11 @@ def dk_dv_of_causal(rng):
     yield random_backward(rng, 1, 32, 33, (16, 16), causal=True)
 
 
-@dk_dv.criterion("scores near 1000 and near -1000, to three digits", points=1, tolerance=1e-3)
+@dk_dv.criterion("scores in the thousands, of either sign, to three digits", points=1, tolerance=1e-3)
 def dk_dv_of_far_scores(rng):
     yield far_backward(rng, 3, 22, -1)
     yield far_backward(rng, 4, 18, 1)
+    yield far_backward(rng, 3, 6, -1, scale=8.0)
 
 
 DK_DV = lessons.dk_dv_kernel
@@ -1718,12 +1806,12 @@ right_in_the_interpreter = Quiz(
             "Yes: one after another they never meet. `tl.dot` of float32 may also round its inputs to 10 bits on a GPU, and a read beyond an array may stop the program.",
         ),
         "c": (
-            "The blocks could be visited in the wrong order",
+            "The loop of a program could take its blocks in another order",
             "Within one program a loop runs in its order everywhere. Between programs there is no order, which harms only those that share something.",
         ),
         "d": (
-            "exp2 could be less exact",
-            "In its last digits it is, and no result hangs on those.",
+            "The masks could let other numbers through",
+            "A mask is computed from whole numbers, which are the same everywhere. Which numbers meet is what the interpreter does prove.",
         ),
     },
     right="b",

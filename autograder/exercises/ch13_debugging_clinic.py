@@ -417,6 +417,12 @@ def counts_not_shares(read, hide, lengths, depths, trials):
     return np.array(table)
 
 
+@needles.mistake("Your table is in percent. Between which two numbers does a share lie?")
+def in_percent(read, hide, lengths, depths, trials):
+    table = [[100 * np.mean([read(tokens) == answer for tokens, answer in (hide(n, 1 + int(depth * (n - 3)), t) for t in range(trials))]) for depth in depths] for n in lengths]  # fmt: skip
+    return np.array(table)
+
+
 @needles.mistake(
     "Every trial reads the same text: `hide` gets the same trial number each time. What is the average of one text read five times?"
 )
@@ -551,7 +557,7 @@ needles.errors(
 copies = Exercise("13.4", "How much is copied", reference=metrics.copy_rate, minutes=12)
 
 
-@copies.criterion("against a source: the share of n-grams that stand in it word for word", points=2)
+@copies.criterion("against a source: the share of n-grams that stand in it word for word", points=2, tolerance=2e-7)
 def from_a_source(rng):
     yield dict(tokens=[1, 2, 3, 9], source=[0, 1, 2, 3, 4], n=2)
     yield dict(tokens=rng.integers(4, size=40).tolist(), source=rng.integers(4, size=25).tolist(), n=3)
@@ -559,19 +565,21 @@ def from_a_source(rng):
     yield dict(tokens=[1, 2, 3, 4], source=[4, 3, 2, 1, 3, 2, 4], n=2)  # the same words in another order
     yield dict(tokens=[1, 23, 5], source=[12, 3, 5, 4], n=2)
     yield dict(tokens=[101, 0, 50_256], source=[1, 1, 50_256, 101], n=2)  # numbers of any size
+    yield dict(tokens=[1001, 4, 1001, 9, 10_001, 4, 10_001], source=[1, 5, 1], n=2)  # alike in base 1000 or 10,000
     yield dict(tokens=[1, 2, 3], source=[11, 2, 5, 2, 31], n=2)  # "1 2" is in the text "11 2", and no n-gram of it
 
 
-@copies.criterion("without a source: the share of n-grams that stood earlier in the text", points=1)
+@copies.criterion("without a source: the share of n-grams that stood earlier in the text", points=1, tolerance=2e-7)
 def from_itself(rng):
     yield dict(tokens=[5, 6, 5, 6, 5], n=2)
     yield dict(tokens=rng.integers(3, size=50).tolist(), n=3)
     yield dict(tokens=[7, 7, 7, 7, 7, 7], n=2)
     yield dict(tokens=[1, 12, 11, 2, 1, 1, 12], n=2)
     yield dict(tokens=[4, 8, 15, 16, 23, 42], n=2)
+    yield dict(tokens=[*range(100, 240), 100, 101, 102, 103], n=3)  # copied from far back
 
 
-@copies.criterion("any n from 1 on, 3 by default, and texts of n tokens", points=1)
+@copies.criterion("any n from 1 on, 3 by default, and texts of n tokens", points=1, tolerance=2e-7)
 def any_n(rng):
     tokens, source = rng.integers(3, size=30).tolist(), rng.integers(3, size=20).tolist()
     yield dict(tokens=tokens, source=source)
@@ -762,7 +770,7 @@ def with_a_growing_memory(tokens, source=None, n=3):
         hits.append(gram in seen)
         if source is None:
             seen.add(gram)
-    return torch.tensor(hits).double().mean()
+    return torch.tensor(hits).float().mean()
 
 
 copies.hints(
@@ -785,6 +793,7 @@ LAYERS = {
     "healthy, sees all": (None, {}),
     "healthy, with the window it promises": (None, {}),
     "healthy, sums in another order": (None, {"noise": 1e-13}),
+    "healthy, off by less than a millionth": (None, {"noise": 2e-8}),
     "healthy, with NaN in the rows of padding": (None, {"padded_rows": math.nan}),
     "healthy, with large numbers in the rows of padding": (None, {"padded_rows": 1e4}),
     "healthy, hides with -1e9": (None, {"fill": -1e9}),
@@ -913,6 +922,7 @@ def leaks(rng):
     yield dict(kind="healthy, with the window it promises", window=window)
     yield dict(kind="leaky, all keys")
     yield dict(kind="leaky, one key far ahead", m=int(rng.integers(20, 35)))
+    yield dict(kind="leaky, one key far ahead", m=39)  # shows on 40 tokens and on no fewer
     yield dict(kind="leaky, blocks that see themselves", m=int(rng.integers(3, 7)), window=window)
     yield dict(kind="leaky, the first token sees all")
     yield dict(kind="leaky, later keys get a score of -6")
@@ -925,6 +935,7 @@ def windows(rng):
     yield dict(kind="healthy, with the window it promises", window=1)
     yield dict(kind="healthy, with the window it promises", window=2)
     yield dict(kind="a window one key short", window=int(rng.integers(25, 39)))
+    yield dict(kind="a window one key short", window=39)
     yield dict(kind="half the window", window=int(rng.integers(8, 30)))
     yield dict(kind="a window where none was spoken of", m=int(rng.integers(30, 39)))
     yield dict(kind="healthy, hides with -1e9", window=int(rng.integers(25, 39)))
@@ -1465,24 +1476,24 @@ def by_influence(model):
 @diagnosing.also_right
 def with_two_tokens_for_the_scale(model):
     rng = np.random.default_rng(3)
-    q, k = (torch.tensor(rng.normal(size=(39, 6))) for _ in range(2))
-    reads = model(0 * q, 0 * k, torch.eye(39, dtype=torch.float64)).numpy() > 0
+    q, k = (torch.tensor(rng.normal(size=(40, 6))) for _ in range(2))
+    reads = model(0 * q, 0 * k, torch.eye(40, dtype=torch.float64)).numpy() > 0
     if (np.triu(reads, 1)).any():
         return "leaky mask"
     if model.window != 1:
         first = np.array([row.argmax() for row in reads])
-        if (first != np.maximum(0, np.arange(39) - (model.window or 39) + 1)).any():
+        if (first != np.maximum(0, np.arange(40) - (model.window or 40) + 1)).any():
             return "small window"
         pair = torch.zeros(2, 4, dtype=torch.float64)
         pair[1, 0] = 2.0  # the second token's score with itself is 2 · 2 / √4, with the first 0
         shares = model(pair, pair, torch.eye(2, dtype=torch.float64))[1]
         if abs(float(torch.log(shares[1] / shares[0])) - 2.0) > 1e-3:
             return "missing scale"
-    padded = [model(q, k, torch.eye(39, dtype=torch.float64), pad=pad)[pad:, :pad] for pad in (1, 2, 4)]
+    padded = [model(q, k, torch.eye(40, dtype=torch.float64), pad=pad)[pad:, :pad] for pad in (1, 2, 4)]
     if any(float(part.abs().max()) > 1e-9 for part in padded):
         return "padded keys"
-    v = torch.tensor(rng.normal(size=(39, 3)))
-    same = [torch.allclose(model(q, k, v, cut=cut), model(q, k, v), atol=1e-7) for cut in range(1, 39)]
+    v = torch.tensor(rng.normal(size=(40, 3)))
+    same = [torch.allclose(model(q, k, v, cut=cut), model(q, k, v), atol=1e-7) for cut in range(1, 40)]
     return "healthy" if all(same) else "RoPE offset"
 
 
@@ -1564,6 +1575,7 @@ def nothing_to_test(rng):
     yield dict(kind="healthy, sees all")
     yield dict(kind="healthy, with the window it promises", window=int(rng.integers(3, 12)))
     yield dict(kind="healthy, sums in another order")
+    yield dict(kind="healthy, off by less than a millionth")
     yield dict(kind="healthy, with NaN in the rows of padding")
     yield dict(kind="healthy, with large numbers in the rows of padding", window=4)
     yield dict(kind="no scale", window=2)  # so that a function that never finds a test earns nothing here
@@ -1788,6 +1800,23 @@ def equal_to_the_last_bit(model):
     return None
 
 
+@smallest.mistake(
+    "A difference of a hundred-millionth is enough for you, so a layer that keeps its promise gets a test. By how much must a layer miss what is expected?"
+)
+def a_tolerance_too_fine(model):
+    healthy = attn_ref.clinic.layer(model.window)
+    generator = torch.Generator().manual_seed(0)
+    for n in range(1, 41):
+        for pad, cut in ((0, 0), (1, 0), (0, 1)):
+            if max(pad, cut) < n:
+                q, k, v = torch.randn(3, n, 4, generator=generator, dtype=torch.float64)
+                test = {"q": q, "k": k, "v": v, "pad": pad, "cut": cut}
+                expected = healthy(**test)
+                if not torch.allclose(model(**test)[pad:], expected[pad:], rtol=0, atol=1e-10):
+                    return {**test, "expected": expected}
+    return None
+
+
 @smallest.mistake("You compare the last row. It has no later token to peek at: which row of a text shows a leak?")
 def only_the_last_row(model):
     healthy = attn_ref.clinic.layer(model.window)
@@ -1885,6 +1914,12 @@ smallest.hints(
     "Per length three calls suffice: plain, with one token of padding, with a cut of one. `clinic.layer(model.window)` gives "
     "what is expected. Compare the rows from `pad` on.",
 )
+smallest.errors(
+    (
+        "RuntimeError: max(): Expected reduction dim to be specified for input.numel() == 0",
+        "One token that is padding leaves no row to compare. Begin that call at n = 2.",
+    ),
+)
 
 # --- 13.7 ------------------------------------------------------------------------------------------------------------
 
@@ -1944,6 +1979,8 @@ def scaled(rng):
     yield {**text_of(rng, 9, 2, 1)}
     yield {**text_of(rng, 8, 8, 8)}
     yield {**text_of(rng, 7, 4, 3, size=40.0)}  # scores in the thousands
+    huge = text_of(rng, 5, 6, 2, size=200.0)
+    yield {**huge, "k": -huge["q"]}  # each token's own score is far below -10,000
 
 
 @treatment.criterion("a window of w shows w tokens, the token itself included", points=1)
@@ -2086,6 +2123,26 @@ def exponentials_of_large_scores(q, k, v, window=None, pad=0, cut=0):
         allowed = allowed & (torch.arange(end) >= pad)
         raised = torch.exp(scores) * allowed
         parts.append(raised / raised.sum(-1, keepdim=True) @ v[:end])
+    return torch.cat(parts)
+
+
+@treatment.mistake(
+    "You hide with a score of -10,000, and some scores that may be read are lower. Which score is below all others?"
+)
+def hidden_by_ten_thousand(q, k, v, window=None, pad=0, cut=0):
+    keys, parts = k[:0], []
+    for start, end in ((0, cut), (cut, len(q))):
+        if start == end:
+            continue
+        places = range(start, end)
+        keys = torch.cat([keys, attn_ref.rope(k[start:end], places)])
+        scores = attn_ref.rope(q[start:end], places) @ keys.T / q.shape[1] ** 0.5
+        back = torch.arange(start, end)[:, None] - torch.arange(end)
+        allowed = back >= 0
+        if window is not None:
+            allowed = allowed & (back < window)
+        allowed = allowed & (torch.arange(end) >= pad)
+        parts.append(attn_ref.softmax(scores.masked_fill(~allowed, -1e4)) @ v[:end])
     return torch.cat(parts)
 
 
@@ -2483,6 +2540,8 @@ def windows_and_retrieval(rng):
     yield needs(length=131_072, texts=3, far=True, trained_length=131_072)
     yield needs(texts=3, length=3, bytes_per_token=5, memory=14, heads_per_kv=3)
     yield needs(texts=1, length=43, bytes_per_token=1, memory=14, heads_per_kv=3)
+    long = dict(length=2**25 + 1, trained_length=2**26)
+    yield needs(texts=1, **long, bytes_per_token=1, memory=2**25, heads_per_kv=1)  # one byte too many
 
 
 @choosing.criterion(
@@ -2493,6 +2552,7 @@ def stretched(rng):
     yield needs(length=32_768, texts=2)
     yield needs(length=32_768, texts=9)
     yield needs(length=32_768, texts=11, far=True)
+    yield needs(length=32_768, texts=11)
     yield needs(serving=False, length=65_536, trained_length=4096)
     yield needs(serving=False, length=65_536, trained_length=4096, far=True)
     yield needs(length=32_768, texts=2, far=True)
@@ -2666,6 +2726,25 @@ def positions_despite_a_window(requirements):
             if r["far"]:
                 chosen.append("retrieval")
     if r["length"] > r["trained_length"]:
+        chosen.append("positions")
+    return chosen
+
+
+@choosing.mistake(
+    "You leave positions alone only where retrieval was chosen. Does a window keep distances short without it?"
+)
+def positions_unless_retrieval(requirements):
+    r, chosen = requirements, ["flash"]
+    cache = r["texts"] * r["length"] * r["bytes_per_token"]
+    if r["serving"]:
+        chosen.append("cache")
+        if cache > r["memory"] and r["heads_per_kv"] > 1:
+            chosen.append("gqa")
+        if cache / r["heads_per_kv"] > r["memory"]:
+            chosen.append("window")
+            if r["far"]:
+                chosen.append("retrieval")
+    if r["length"] > r["trained_length"] and "retrieval" not in chosen:
         chosen.append("positions")
     return chosen
 

@@ -80,8 +80,7 @@ print(tokens)
 print([stories.IDS[token] for token in tokens], "out of", len(stories.VOCABULARY))
 
 # %% [markdown]
-# Larger models learn pieces of words from their texts, by **byte-pair encoding** (Sennrich and others, 2016); what follows
-# is the same.
+# Larger models learn pieces of words from their texts, by **byte-pair encoding** (Sennrich and others, 2016).
 
 # %%
 untrained = attn_ref.story_model(seed=0)
@@ -115,7 +114,8 @@ plots.matrices({"x": some, "norm(x)": F.layer_norm(some, (4,))}, "Three tokens b
 #
 # Write `layer_norm(x, gain, bias, eps)`. `x` is (..., d), with any number of leading axes or none; gain and bias are
 # (d,). Return the formula above, in the shape of x. The variance is the biased one: the squared differences are summed
-# and divided by d. Numbers near 100,000 may differ by little; seven right digits are enough there. `x` must stay as it was.
+# and divided by d. x may hold numbers around 100,000 that differ by about 1; seven right digits are enough there. Write
+# it from its parts, without a ready-made norm. `x` must stay as it was.
 #
 # By hand: (1, 3) has mean 2 and variance 1. With eps = 0, gain (1, 1) and bias (0, 10) it becomes (-1, 11).
 
@@ -145,10 +145,9 @@ check("7.1", layer_norm)
 # ### Exercise 7.2 · The same without the shift (5 points · 10 min · about 4 lines)
 #
 # **RMS norm** (Zhang and Sennrich, 2019) leaves out the mean and the bias: y = gain · x / √(mean(x²) + eps). Llama
-# (2023) uses it. Write `rms_norm(x, gain, eps)` for x (..., d) and gain
-# (d,), in the shape and dtype of x. x may be float16, float32 or float64, and gain float32 where x is float16. Float16
-# tokens may be in the thousands or in the thousandths; its largest number is 65,504, and 10⁻⁸ becomes 0. `x` must stay
-# as it was.
+# (2023) uses it. Write `rms_norm(x, gain, eps)`, from its parts again, for x (..., d) and gain (d,), in the shape and
+# dtype of x: float16, float32 or float64. gain has the same dtype, or float32 where x is float16. Float16 tokens may be
+# in the ten thousands or the thousandths; its largest number is 65,504, and 10⁻⁸ becomes 0. `x` must stay as it was.
 #
 # By hand: (3, 4) has the mean square 12.5. With eps = 0 and gain (1, 2) it becomes (0.849, 2.263).
 
@@ -173,7 +172,8 @@ check("7.2", rms_norm)
 # %% [markdown] teacher="7.2"
 # **Why this works.** The squares need a wider range than the numbers; the result does not. Models trained in half
 # precision do the same. **Common wrong turns.** The sum in place of the mean, which is off by √d; a result left in
-# float32, also by a float32 gain; `x.float()` for float64. **Another way.** Compute in float64 throughout.
+# float32, also by a float32 gain; `x.float()` for float64; gain · x while x is still float16. **Another way.** Compute in
+# float64 throughout.
 
 # %% [markdown]
 # ## A block gathers, then digests
@@ -294,7 +294,7 @@ class PostNorm(nn.Module):
 check("7.3", PostNorm)
 
 # %% [markdown]
-# The shapes are right. The values tell: after post-norm every token has the same length, so (1, 3) cannot stay (1, 3).
+# The shapes are right. The values tell: with gain 1, post-norm leaves every token the same length, and (1, 3) cannot stay.
 
 # %% [markdown]
 # ### Count
@@ -323,9 +323,10 @@ plots.bars(np.array(counted) / sum(counted), list(parts), "Parameters of a block
 # ### Exercise 7.4 · How surprised by the next token? (7 points · 18 min · about 5 lines)
 #
 # Write `causal_lm_loss(logits, tokens, pad_id)`. logits is (B, n, vocab_size), tokens is (B, n). The logits at position
-# t are judged by the token at t + 1, its target; the last logits have none. Return the mean of -log p, in nats, over all targets of the batch that are not `pad_id`, each weighing the same; 0 if there are
-# none. A target that follows padding counts like any other. `pad_id` may be any whole number, also one that is no token,
-# such as -100 or 50 of 6. Logits may be in the thousands. Inputs stay as they were.
+# t are judged by the token at t + 1, its target; the last logits have none. Return the mean of -log p, in nats, over all
+# targets of the batch that are not `pad_id`, each weighing the same; 0 if there are none. A target that follows padding
+# counts like any other. `pad_id` may be any whole number, also one that is no token, such as -1, -100 or 50 of 6. Logits
+# may be in the thousands. Inputs stay as they were.
 #
 # By hand: tokens (3, 2, 1) of 4. The first logits are 0 but for log 3 at token 2, which gives it 3/6; the second are 0
 # but for log 3 at token 1. The loss is (log 2 + log 2) / 2 ≈ 0.6931.
@@ -380,7 +381,7 @@ print(stories.tell("zh", "小王", "小李", "书", "需要"))
 my_guess = None  # your guess: the share of 400 held-out stories with the right name, between 0 and 1
 
 # %% [markdown]
-# The curve grows while the model trains.
+# Train it.
 
 # %% experiment="7.1"
 model = attn_ref.story_model(seed=0)
@@ -444,7 +445,7 @@ plots.head_lines(maps[:, 0], wang[0].tokens, title=title, layer=1, head=1)
 # %% [markdown]
 # ### Exercise 7.5 · Whom does the pronoun look at? (5 points · 10 min · about 4 lines)
 #
-# Eyes see what they hope for, so turn the look into a number. Write `coreference_score(weights, pronoun, candidates)`.
+# Turn the look into a number. Write `coreference_score(weights, pronoun, candidates)`.
 # weights is (layers, heads, n, n), `pronoun` is the position that looks, `candidates` a list of positions looked at, in
 # any order. Return (layers, heads, number of candidates): how the pronoun's weight on the candidates divides among them,
 # in the order given, summing to 1, however little it is. A head that gives them exactly nothing scores 0 for each. The
@@ -511,7 +512,7 @@ plots.bars(compared, heads, "Share of the right name, layer 1", ylabel="share", 
 # ## Switch it off
 #
 # A head that looks is not yet a head that matters. **Ablation** asks the model: set what the head hands on to 0, and
-# measure again. Afterwards the model must be whole, or every later number is one of a damaged model.
+# measure again.
 
 # %% [markdown]
 # ### Exercise 7.6 · Switch a head off, and on again (5 points · 25 min · about 10 lines)
@@ -586,6 +587,8 @@ print("order of the heads:", ranked, "scores:", score[ranked].round(2))
 guess(my_guess, measured=without(model, ranked[:1]).mean())
 
 # %% [markdown]
+# Below ½? The head that finds the name also carries it: without it, the model often names somebody else.
+#
 # Is that more than the luck of these 400 stories? Draw 400 of them with repeats, again and again, and each time take the
 # mean change: the **paired bootstrap** (after Efron, 1979). The middle 95 % of these means are an interval for the
 # effect. The last head in the order is the control.
@@ -612,8 +615,7 @@ for name, order in (("best-pointing first", ranked), ("best-pointing last", rank
 plots.lines(range(5), series, "Heads of layer 1 switched off", "heads off", "accuracy")
 
 # %% [markdown]
-# The upper line hardly falls at first, the lower at once. Was that this model, or is it a rule? Train two more, with other
-# seeds.
+# The upper line hardly falls at first, the lower at once. Is it a rule? Train two more, with other seeds.
 
 # %% experiment="7.11"
 for seed in (0, 1, 2):
@@ -628,9 +630,9 @@ for seed in (0, 1, 2):
     print(f"  accuracy without the two best: {two_best:.2f}, without the two last: {two_last:.2f}")
 
 # %% [markdown]
-# In each model the best head scores above 0.9, and its interval lies below 0. The size is another matter: more than half
-# of all answers in one model, a few in a hundred in another, where the last head may even matter more than the best.
-# There several heads point, and stand in for each other. Without the *two* best, every model loses at least a tenth of
+# In each model the best head scores above 0.9, and its interval lies below 0. The size differs: more than half of all
+# answers in one model, a few in a hundred in another, where the last head may even matter more. There several heads
+# point, and stand in for each other. Without the *two* best, every model loses at least a tenth of
 # its answers, and more than without the two last.
 
 # %% [markdown]
@@ -639,8 +641,8 @@ for seed in (0, 1, 2):
 # A map says where a head looks. Whether the model uses it, only a change to the model can tell: Jain and Wallace (2019)
 # found other weights that give the same answers, and Wiegreffe and Pinter (2019) showed when that is an objection.
 #
-# Ablation has its limits too. A zero is an input that the rest of the model never saw, so some of the damage may be
-# surprise; and where nothing is lost, another head may have taken over.
+# Ablation has its limits too. The rest of the model never saw a zero there, so some of the damage may be surprise; and
+# where nothing is lost, another head may have taken over.
 
 # %% [markdown]
 # ## Heads that copy what came next
@@ -760,7 +762,7 @@ plots.weights(short_map, ids, ids, title=f"Layer 1, head {best}: six random toke
 
 # %% [markdown]
 # In the lower half a stripe runs parallel to the diagonal, five places to its left: each token looks at the successor of
-# its first occurrence, which is the token to copy.
+# its first occurrence.
 
 # %% [markdown]
 # ## The same look at a model trained by others
@@ -823,8 +825,8 @@ plots.head_lines(real_maps, real_tokens, title="An encoder") if real_tokens else
 # ## In real systems
 #
 # GPT-2 (2019) moved the norm to the input of each part; Llama (2023) took RMS norm, and an FFN with gates (SwiGLU,
-# Shazeer, 2020). Gemma 2 (2024) alternates local and global layers, as your model does. The loss is your
-# `causal_lm_loss`, with -100 as the usual mark for targets that do not count.
+# Shazeer, 2020). Gemma 2 (2024) alternates local and global layers, as your model does. The loss is
+# yours; targets that do not count are usually marked -100.
 #
 # Finer than zeroing is **activation patching**, which puts in what a head did on *another* input. With such tools Wang
 # and others (2022) trace 26 heads in GPT-2 small that together name the right person; some are backups, which step in

@@ -25,9 +25,9 @@ from autograder import check, guess, hint, progress, quiz
 # %% [markdown]
 # ## The same answer from a fraction of the memory
 #
-# Softmax divides by the total of a row, so it seems that a row must be complete before its first weight is known. The
-# naive program makes the whole table. Below it meets `attn_ref.tiled_attention`, which takes the keys 128 at a time. Both
-# get 4,096 queries and keys of 64 numbers in float32. How many times as much memory does the naive one need?
+# Softmax divides by the total of a row, so it seems that a row must be complete before its first weight is known. Below,
+# the naive program makes the whole table, and `attn_ref.tiled_attention` takes 128 keys at a time. Both get 4,096
+# queries and keys of 64 numbers in float32. How many times as much memory does the naive one need?
 
 # %%
 my_guess = None  # your guess: peak memory of the naive program over that of the tiled one
@@ -87,7 +87,7 @@ both = {"all six keys": whole, "mean of two pieces": mean}
 plots.bars(both, sentence.TOKENS, "Weights of “sat”", limit=0.6)
 
 # %% [markdown]
-# “mat” gets one half in place of a sixth: alone in its piece it had nobody to share with. Each piece must tell how much it
+# “mat” gets 0.50 in place of 0.16: alone in its piece it had nobody to share with. Each piece must tell how much it
 # holds before the two can be put together.
 
 # %% [markdown]
@@ -101,10 +101,10 @@ plots.bars(both, sentence.TOKENS, "Weights of “sat”", limit=0.6)
 #
 # To carry this state along, one block of keys after another, is **online softmax**.
 #
-# Two keys with scores 0 and 0 and values 2 and 4 give m = 0, l = 1 + 1 = 2 and acc = 2 + 4 = 6. The output so far is
-# acc / l = 3. Now a third key comes, with score log 2 and value 10. The maximum is log 2 from now on. Taken against
-# log 2, the old exponentials are e^(0 - log 2) = ½ of what they were, and so are their sums: l = ½ · 2 + 1 = 2, and
-# acc = ½ · 6 + 10 = 13. The output is 6.5.
+# Two keys with scores 0 and 0 and values 2 and 4 give m = 0, l = 1 + 1 = 2 and acc = 2 + 4 = 6. The output so far is acc
+# / l = 3. Now a third key comes, with score log 2 and value 10. Taken against the new maximum, log 2, the old
+# exponentials are e^(0 - log 2) = ½ of what they were, and so are their sums: l = ½ · 2 + 1 = 2, and acc = ½ · 6 + 10 =
+# 13. The output is 6.5.
 #
 # Softmax agrees: the weights of 0, 0 and log 2 are ¼, ¼ and ½, and ¼ · 2 + ¼ · 4 + ½ · 10 = 6.5.
 
@@ -118,9 +118,9 @@ after = ["the cat", "… sat on", "… the mat"]
 plots.matrix(states, after, ["m", "l", *sentence.FEATURES], "The state of “sat” as the keys arrive in twos")
 
 # %% [markdown]
-# The four columns on the right are acc. When “sat” meets itself m rises, and “thing” falls from 1.09 to 0.83: its old part
-# shrank by more than was added. For this table all keys were looked at again for each row. You will write the step from
-# one row to the next, which looks at the new keys alone.
+# The four columns on the right are acc. When “sat” meets itself m rises, and “thing” falls from 1.09 to 0.83: its old
+# part shrank by more than was added. Here every row looked at all its keys again. Your step will look at the new ones
+# alone.
 
 # %% [markdown]
 # ### Exercise 10.1 · One more block of keys (6 points · 20 min · about 6 lines)
@@ -211,14 +211,14 @@ for name, order in (("best key first", slice(None)), ("best key last", slice(Non
 check("10.1", acc_left_behind)
 
 # %% [markdown]
-# With the best key first the maximum never moves, and the bug cannot be seen. The right results do not depend on the order.
+# With the best key first the maximum never moves, and the bug cannot be seen.
 
 # %% [markdown]
 # ## States merge, in any order
 #
 # Two workers can each take half of the keys and never speak until the end. What must each hand over? Its output o, and
-# the logarithm of its total, the **log-sum-exp** of chapter 02: lse = m + log l. The whole has the total
-# e^lse1 + e^lse2, and each output counts with its part of that. Only the difference of the two lse matters:
+# the logarithm of its total, the **log-sum-exp** of chapter 02: lse = m + log l. Each output counts with its part of the
+# total e^lse1 + e^lse2, and only the difference of the two lse matters:
 
 # %%
 gap = np.linspace(-8, 8, 33)
@@ -266,9 +266,8 @@ check("10.2", merge_partials)
 # **Another way.** The share of the second is a sigmoid of lse2 - lse1, and `np.logaddexp` gives the new lse.
 
 # %% [markdown]
-# A **merge** that gives the same whatever is merged first is called associative: it allows any number of workers, any
-# tree, any order. Test it. Cut 64 keys into 8 pieces, shuffle them, and merge two random neighbours until one is left, 200
-# times over.
+# A **merge** that gives the same whatever is merged first is called associative. Test it: cut 64 keys into 8 pieces,
+# shuffle them, and merge two random neighbours until one is left, 200 times over.
 
 
 # %%
@@ -295,7 +294,7 @@ for _ in range(200):
 print(f"largest difference in 200 random trees: {max(off):.0e}")
 
 # %% [markdown]
-# Rounding, and nothing else. And the plain mean of the 8 outputs? Let the scores spread more and more.
+# Rounding, and nothing else. And the plain mean of the 8 outputs, as the scores spread more and more?
 
 # %%
 spreads, wrong = 2.0 ** np.arange(-4, 4), []
@@ -308,7 +307,7 @@ plots.lines(spreads, {"plain mean": wrong}, title, label, "relative error", logx
 
 # %% [markdown]
 # With scores that hardly differ the mean is nearly right, and a test on such data will pass. At the spread of 1 that √d
-# provides, it is wrong by tens of per cent.
+# provides, it is wrong by more than a third.
 
 # %% [markdown]
 # ## A walk over tiles
@@ -322,10 +321,10 @@ walk = (6, 6, 2, 3)  # queries, keys, and their blocks
 plots.film([plots.tile_walk(*walk, causal=True, step=i, title=f"Step {i}") for i in range(1, 6)])
 
 # %% [markdown]
-# The outlined tile is the one at work, white ones are still to come. Each row of tiles begins a new state and walks right
-# until its last query sees no more. The hatched tile, beyond the diagonal, is never made. Dotted tiles are crossed by
-# the diagonal: some of their scores must be hidden. Row 0 of the tile in step 4 is query 4 of the text, and column 0 of
-# the tile in step 5 is key 3.
+# The outlined tile is the one at work, white ones are still to come. Each row of tiles begins a new state, and ends
+# where its last query sees no more. The hatched tile is never made. Dotted tiles are crossed by the diagonal: some of
+# their scores must be hidden. Row 0 of the tile in step 4 is query 4 of the text, and column 0 of the tile in step 5 is
+# key 3.
 
 # %% [markdown]
 # ### Exercise 10.3 · Tile by tile (7 points · 30 min · about 16 lines)
@@ -333,9 +332,11 @@ plots.film([plots.tile_walk(*walk, causal=True, step=i, title=f"Step {i}") for i
 # Write `tiled_attention(q, k, v, block_q, block_k, causal=False)` for one head: q (n_q, d), k (n_k, d), v (n_k, d_v), scale
 # 1/√d. Return `(out, lse)`, of shapes (n_q, d_v) and (n_q,). Blocks need not divide the lengths, and may be longer. Causal,
 # the queries are the last n_q of n_k positions, as in 4.1; a query that sees nothing gets 0 and the lse -inf. Scores may be
-# in the thousands, inputs may be whole numbers and must stay as they were. At no moment hold as much as half of n_q · n_k
-# numbers: the check weighs it with 768 keys and one block of 192 queries. Skipping hidden tiles is not judged. Build on
-# your `online_update` or on what `attn_ref` has, but for functions that do the whole.
+# in the thousands, inputs may be whole numbers and must stay as they were. Skipping hidden tiles is not judged.
+#
+# Hold no table: at every moment less than half of n_q · n_k numbers, also where one block takes all queries, or one all
+# keys. A whole mask is a table too: for 800 queries and 400 keys, causal, in tiles of 32 by 32, hold less than 320,000
+# bytes. Build on your `online_update`, or on what in `attn_ref` does not itself cut attention into tiles.
 #
 # By hand: one query with the scores 0 and log 3, values 4 and 8, blocks of 1. After the first tile the state is (0, 1, 4),
 # after the second (log 3, 4/3, 28/3). So out = 7 and lse = log 4.
@@ -381,7 +382,7 @@ check("10.3", tiled_attention)
 # %% [markdown]
 # ### Agree: any sizes, any tiles
 #
-# Table and tiles must agree. Try 100 random sizes, with and without a mask, more queries than keys among them.
+# Table and tiles on 100 random sizes, with and without a mask, more queries than keys among them:
 
 # %%
 worst = 0.0
@@ -395,8 +396,8 @@ for _ in range(100):
 print(f"largest difference: {worst:.0e}")
 
 # %% [markdown]
-# And in float32, with its seven digits? A tiled program rescales its sums again and again, in 256 tiles of 16 keys for the
-# longest text below. How many times as large as the naive one's is its error against float64?
+# And in float32? A tiled program rescales its sums again and again, in 256 tiles of 16 keys for the longest text below.
+# How many times the naive program's is its error against float64?
 
 # %%
 my_guess = None  # your guess: error of tiles of 16 keys over error of the naive program, at 4,096 keys
@@ -421,16 +422,15 @@ label = "root mean square error"
 plots.lines(lengths, errors, "Error of float32", "keys", label, logx=True, logy=True)
 
 # %% [markdown]
-# All fall, since the mean of more random values is smaller. They stay within a factor of two of each other, and small tiles
-# are often better: short sums round less. “Tiled” says in which order numbers are added, and not that something is left
-# out.
+# All fall, since the mean of more random values is smaller. They stay within a factor of two of each other, and small
+# tiles are mostly better: short sums round less.
 
 # %% [markdown]
 # ## Tiles that nobody sees
 #
-# A mask over finished scores saves nothing, as chapter 08 found. A tile in which *no* pair may attend need not be made at
-# all. 4,096 queries and keys make 1,024 tiles of 128 by 128, and a causal walk visits a little over half of them. What
-# share does a window of 256 visit?
+# A mask over finished scores saves nothing, but a tile in which *no* pair may attend need not be made. 4,096 queries and
+# keys make 1,024 tiles of 128 by 128, and a causal walk visits a little over half of them. What share does a window of
+# 256 visit?
 
 # %%
 my_guess = None  # your guess: the share of tiles that the window of 256 visits, between 0 and 1
@@ -455,8 +455,8 @@ plots.tile_walk(24, 24, 4, 4, window=7, title="A window of 7")
 plots.tile_walk(10, 24, 4, 6, causal=True, title="The last 10 of 24, causal")
 
 # %% [markdown]
-# Query 0 stands at position 14 here. Most tiles are whole, and for those a kernel leaves out the mask. It decides about a
-# tile without looking at one score, from its first and last query and its first and last key.
+# Query 0 stands at position 14 here. Most tiles are whole, and for those a kernel leaves out the mask. It decides
+# without one score, from a tile's first and last query and its first and last key.
 
 # %% [markdown]
 # ### Exercise 10.4 · Tiles that nobody sees (6 points · 15 min · about 10 lines)
@@ -583,9 +583,9 @@ plots.lines(block_sizes, curves, title, "block_q", "MiB", logx=True, logy=True)
 # %% [markdown]
 # Each doubling of block_q halves what is carried. Blocks of 32 save nothing against the naive program, blocks of 128 a
 # factor of 4. What limits a block is fast memory, which must hold it, a tile of keys and values, and the state. If it
-# holds M numbers, block_q can be about M / d, and about n · n · d² / M numbers are carried: FlashAttention's theorem.
+# holds M numbers, block_q can grow like M / d, and what is carried falls like n² · d² / M: FlashAttention's theorem.
 #
-# Does the ledger describe a real program? Weigh the values that reach `online_update` while `tiled_attention` runs.
+# Does the ledger describe a real program? Weigh the values that reach `online_update` in `tiled_attention`.
 
 # %%
 q, k, v = rng.normal(size=(3, 500, 64))
@@ -614,14 +614,14 @@ print(bench.machine())
 plots.lines(tile_sizes, times, "Time in NumPy", "tile size", "ms", logx=True, logy=True)
 
 # %% [markdown]
-# Small tiles are slow, mostly for what Python takes for each of 4,096 tiles, and not for traffic. A clock in NumPy cannot
-# prove the ledger. Chapters 11 and 12 write the same loops as compiled kernels.
+# Small tiles are slow for what Python takes for each of 4,096 tiles, not for traffic: a clock in NumPy cannot prove the
+# ledger. Chapters 11 and 12 compile the same loops.
 
 # %% [markdown]
 # ## The way back, without the table
 #
-# Chapter 03's backward pass needed all weights. Must the table be kept after all? No: a weight is exp(score - lse), so
-# with q, k and *one number per query* any tile of weights can be made again.
+# Chapter 03's backward pass needed all weights. They need not be kept: a weight is exp(score - lse), so with q, k and
+# *one number per query* any tile of weights can be made again.
 #
 # One step seems to need a whole row. Softmax's backward pass subtracts from each dP_j (what reaches weight j) the average
 # of the row, δ = Σ_j w_j dP_j. But dP_j is the dot product of grad_out with value j, so
@@ -638,7 +638,7 @@ two_ways = [from_weights, (grad_out * out).sum(axis=-1)]
 plots.matrix(two_ways, ["Σ w · dP", "grad_out · out"], sentence.TOKENS, "δ of each query", unit="δ")
 
 # %% [markdown]
-# The two rows are equal: the upper one needs a whole row of weights for each entry, the lower one the output alone.
+# The rows are equal. The upper one needs all weights, the lower one the output alone.
 #
 # Going back, each tile makes five matrix products: scores, dP, and its parts of dv, dq and dk. With the table kept it would
 # be four. A quarter more arithmetic saves n² numbers: for 4,096 tokens, 64 MiB for each head and layer in float32, against
@@ -651,7 +651,7 @@ plots.matrix(two_ways, ["Σ w · dP", "grad_out · out"], sentence.TOKENS, "δ o
 # q, k and v. Shapes, scale, mask, memory and scores in the thousands are as in 10.3; `grad_out` is shaped like `out`; all
 # are floats. `out` and `lse` count as given: they may come from a pass over more keys than k holds, and the weights of
 # these keys then sum to less than 1. A query whose scores are all hidden has the lse -inf and sends no gradient. Write into
-# no argument. Build on what 10.3 may use, but on no backward pass.
+# no argument. Build on what 10.3 allows, and on no backward pass of `attn_ref`.
 #
 # By hand: q = (2, 0, 0, 0), keys (0, 3, 0, 0) and (0, 0, 5, 0), values 4 and 8, out 6, lse log 2, grad_out 1. Both scores
 # are 0, both weights ½, δ = 6. Key 0: dP = 4, dS = ½ · (4 - 6) = -1. Key 1: dS = 1. With the scale ½, dq is
@@ -749,18 +749,6 @@ check("10.7", merge_many)
 # pieces are empty. **Another way.** Fold 10.2 over the pieces from (0, -inf), the neutral piece, or merge them as a tree.
 
 # %% [markdown]
-# One query over 4,096 keys, in 1 to 512 pieces, merged as a random tree:
-
-# %%
-q, k, v = rng.normal(size=(1, 64)), rng.normal(size=(4096, 64)), rng.normal(size=(4096, 64))
-for count in (1, 8, 64, 512):
-    o, _ = merged_at_random(pieces_of(q, k, v, count))
-    print(f"{count:3} pieces: largest difference {np.abs(o - attn_ref.attention(q, k, v)).max():.0e}")
-
-# %% [markdown]
-# The difference stays in the last digits of float64, so how many workers share is a question of speed.
-
-# %% [markdown]
 # ## Check yourself
 
 # %% quiz="10.a"
@@ -801,10 +789,9 @@ for count in (1, 8, 64, 512):
 # %% [markdown]
 # ## In real systems
 #
-# Milakov and Gimelshein (2018) kept a running maximum and sum. Rabe and Staats (2021) added the output and recomputation.
-# FlashAttention (2022) fitted the tiles to a GPU's fast memory: memory became linear, and arithmetic stayed quadratic.
-# FlashAttention-2 (2023) put the queries into the outer loop and the division at the end, as you did. FlashAttention-3
-# (2024) overlaps carrying with computing on Hopper GPUs.
+# Milakov and Gimelshein (2018) kept a running maximum and sum. Rabe and Staats (2021) added the output and
+# recomputation. FlashAttention (2022) fitted the tiles to a GPU's fast memory: memory became linear, and arithmetic
+# stayed quadratic. FlashAttention-2 (2023) put the queries into the outer loop and the division at the end, as you did.
 #
 # PyTorch's `scaled_dot_product_attention` runs such kernels since version 2.0 (2023). FlexAttention (PyTorch 2.5, 2024) works
 # out from your mask which tiles to skip, your 10.4. Flash-Decoding is 10.7, and Ring Attention (2023) passes blocks of keys
@@ -830,8 +817,7 @@ progress(10)
 # - Rabe and Staats, *Self-attention Does Not Need O(n²) Memory* (2021).
 # - Dao, Fu, Ermon, Rudra and Ré, *FlashAttention: Fast and Memory-Efficient Exact Attention with IO-Awareness* (2022):
 #   algorithm 1, theorem 2, and the backward pass in appendix B.
-# - Dao, *FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning* (2023); Shah and others,
-#   *FlashAttention-3* (2024).
+# - Dao, *FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning* (2023).
 # - Dao, Haziza, Massa and Sizov, *Flash-Decoding for long-context inference* (2023).
 # - Liu, Zaharia and Abbeel, *Ring Attention with Blockwise Transformers for Near-Infinite Context* (2023).
 #

@@ -79,8 +79,8 @@ plots.bars(runs, [f"column {j}" for j in range(4)], ylabel="total, in millions",
 # %% [markdown]
 # ## A compiler for plain loops
 #
-# Until now this course avoided loops: for each `x[i, j]` Python looks up types, checks bounds and makes an object. numba
-# looks at the types once, when the function is first called, and compiles.
+# For each `x[i, j]` Python looks up types, checks bounds and makes an object. numba looks at the types once, when the
+# function is first called, and compiles.
 
 
 # %%
@@ -168,16 +168,16 @@ for kernel in (column_sums, columns_owned, halves_merged):
     print(f"{kernel.__name__:14} {total}, raced for: {len(seen.raced(total))}")
 
 # %% [markdown]
-# All three are right in plain Python; only the first has races, one for each total. “Parts, then merge” comes back in
-# decoding. Its price is memory.
+# All three are right in plain Python; only the first has races. “Parts, then merge” comes back in decoding.
 
 # %% [markdown]
 # ### Exercise 11.1 · Rows, shared out (6 points · 10 min · about 10 lines)
 #
-# Write `row_lse(x)`, the log-sum-exp of each row (chapter 02). x is (n, m), float32 or float64, n and m at least 1; return
-# (n,) in the dtype of x. Scores may be in the thousands; a row of nothing but -inf gives -inf. The rows are shared out
-# with `prange`, each read and computed within one iteration, and no two iterations may race. numba must be able to compile
-# it, and x stays as it was. Write the plain function, without `@njit`.
+# Write `row_lse(x)`, the log-sum-exp of each row (chapter 02). x is (n, m), float32 or float64, n and m at least 1;
+# return (n,) in the dtype of x. Scores may be in the thousands; a row of nothing but -inf gives -inf. The rows are
+# shared out with `prange`, each read and computed within one iteration, and no two iterations may race; nor may a
+# variable, such as a counter, be carried from one to the next. numba must be able to compile it, and x stays as it was.
+# Write the plain function, without `@njit`.
 #
 # By hand: the row (0, 0) gives log 2 ≈ 0.6931, the row (0, log 3) gives log 4 ≈ 1.3863.
 
@@ -252,15 +252,15 @@ print(f"40,000 rows: {wrong.sum():,} wrong in one run")
 check("11.1", one_scratch_row)
 
 # %% [markdown]
-# The card would be the same on a machine with one core.
+# The card is the same on a machine with one core.
 
 # %% [markdown]
 # ### Exercise 11.2 · Find the race (5 points · 10 min · about 8 lines)
 #
 # Write `races(log)`, the heart of such a check. `log` is a whole-number array (events, 3) with the columns iteration,
-# entry, and 1 for a write or 0 for a read. Return a list (or an array) of the entries that are raced for, each once, the
-# smallest first: two *different* iterations touch it and at least one of them writes it. The log may be in any order, and
-# empty, (0, 3). It must stay as it was.
+# entry, and 1 for a write or 0 for a read. Return a list (or an array) of the entries that are raced for, each once,
+# the smallest first: two *different* iterations touch it and at least one of them writes it. The log may be in any
+# order, its numbers in the millions, or empty, (0, 3). It must stay as it was.
 #
 # By hand: (0, 7, 1), (1, 7, 0), (0, 5, 0), (1, 5, 0), (2, 6, 1), (2, 6, 1) gives [7]. Entry 5 is only read, and 6 belongs
 # to iteration 2 alone.
@@ -293,9 +293,8 @@ check("11.2", races)
 # %% [markdown]
 # ## A type that grows
 #
-# A float32 takes half the memory of a float64, and a core handles twice as many at once. NumPy keeps `x * 0.5` in float32
-# if x is. Does numba? One loop below writes the number one as `1.0`, the other in x's dtype. How many times as long does
-# the first take?
+# A core handles twice as many float32 as float64 at once. NumPy keeps `x * 0.5` in float32 if x is. Does numba? One
+# loop below writes the number one as `1.0`, the other in x's dtype. How many times as long does the first take?
 
 
 # %%
@@ -319,7 +318,7 @@ took = bench.measure({"wide": lambda: fast_wide(a, out), "narrow": lambda: fast_
 guess(my_guess, measured=took.ratio("wide", "narrow"), unit="times as long")
 
 # %% [markdown]
-# Up to 3 times, and rarely less than 1.2: numbers are converted to and fro, and half as many fit into a step.
+# Up to 3 times, and rarely less than 1.2.
 #
 # For numba a variable has *one* type in all of a function, wide enough for everything put into it. `1.0` is a float64, and
 # so is every float32 that meets it; a sum that begins with `0.0` is one to its end. `widened` asks numba for all types and
@@ -338,8 +337,8 @@ print(widened(narrow_bell, a, np.empty_like(a)))
 # | `x[i] * x.dtype.type(0.5)` | float32 | float32 |
 # | `math.exp(x[i])`, `max(x[i], x[j])` | – | float32 |
 #
-# An array made without a dtype, as by `np.zeros(n)`, is float64 too, and `widened` lists what is stored in it. What is
-# stored in a float32 array is narrowed again, so no result shows the detour.
+# An array made without a dtype, as by `np.zeros(n)`, is float64 too, and `widened` lists what is stored in it. Stored
+# in a float32 array it is narrowed again, so no result shows the detour.
 
 # %% [markdown]
 # ### Exercise 11.3 · Stay in float32 (5 points · 12 min · about 9 lines)
@@ -420,8 +419,8 @@ guess(my_guess, measured=took.ratio("transpose", "rows"), unit="times as long")
 # Anything from 5 to 100 times, for the same numbers and additions. (`fastmath` lets the compiler add up in another order,
 # without which neither loop is fast. `FAST` is the part of it that leaves -inf and NaN alone.)
 #
-# In attention d is the last axis, so `k[b, g, j0:j1]`, a tile of keys, is one stretch of memory. The kernels' inputs are
-# **contiguous**, without gaps; after a transpose `np.ascontiguousarray` puts them in order again.
+# In attention d is the last axis, so `k[b, g, j0:j1]`, a tile of keys, is one stretch of memory, if k is
+# **contiguous**, without gaps.
 
 # %% [markdown]
 # ## Tiles that nobody may see
@@ -496,15 +495,14 @@ rows, columns = [f"query head {h}" for h in range(6)], [f"KV {g}" for g in range
 plots.matrix(shared, rows, columns, "Who reads which KV head", unit="reads")
 
 # %% [markdown]
-# The staircase has steps of two. With the wrong map, 0 1 2 0 1 2, every shape is right and four heads of six read another
-# one's keys.
+# With the wrong map, 0 1 2 0 1 2, every shape is right and four heads of six read another one's keys.
 
 # %% [markdown]
 # ## What an exponential costs
 #
-# The products of a kernel are left to `np.dot`, which calls BLAS, the library behind NumPy's own. Between them stands one
-# exponential for each score. `math.exp` handles one number at a time. `exp2`, 2ˣ by a short polynomial, is compiled into
-# steps on 8 or 16 numbers. How many times as fast is it?
+# The products of a kernel are left to `np.dot`, and so to BLAS, NumPy's library. Between them stands one exponential
+# for each score. `math.exp` handles one number at a time. `exp2`, 2ˣ by a short polynomial, is compiled into steps on 8
+# or 16 numbers. How many times as fast is it?
 
 
 # %%
@@ -534,7 +532,7 @@ guess(my_guess, measured=took.ratio("exp", "exp2"), unit="times as fast")
 # %% [markdown]
 # ## The times to beat
 #
-# Your kernel will stand under the roofline of chapter 08. First the roof of this machine, by a matrix product and a copy.
+# First the roof of this machine (chapter 08), by a matrix product and a copy.
 
 # %% experiment="11.roof"
 square, read, written = torch.randn(1024, 1024), torch.randn(2**25), torch.empty(2**25)
@@ -590,9 +588,9 @@ def under_the_roof(took):
 plots.roofline(under_the_roof(took), peak, bandwidth, title="4 heads, 2,048 tokens, this machine")
 
 # %% [markdown]
-# The formula stands on the left because of its tables. The two kernels stand far to the right of the ridge and are bound
-# by arithmetic alone: half of the roof and more is what careful code reaches on an idle machine. A point *above* the roof
-# means that other programs worked while the roof was measured: run the cells again from there.
+# The formula stands on the left because of its tables. The two kernels stand far to the right of the ridge and are
+# bound by arithmetic alone: careful code reaches half of the roof and more. A point *above* it means that other
+# programs worked while the roof was measured.
 
 # %% [markdown]
 # ### Exercise 11.5 · Attention in one parallel loop (7 points · 45 min · about 25 lines)
@@ -602,11 +600,11 @@ plots.roofline(under_the_roof(took), peak, bandwidth, title="4 heads, 2,048 toke
 # - q is (B, Hq, n_q, d), k (B, Hkv, n_k, d), v (B, Hkv, n_k, d_v), contiguous, all float32 or all float64; Hkv divides Hq.
 #   out is (B, Hq, n_q, d_v), lse (B, Hq, n_q), in q's dtype, lse in natural logarithms; the scale is 1/√d.
 # - `causal` and `window` as in 11.4. A query that sees nothing gets 0, and lse -inf. Scores may be in the thousands.
-# - Keys are read in tiles of at most block_k ≥ 1. What an iteration reads before it writes rows of out and lse must be
-#   visible to one of these rows, or lie less than block_k keys from what is.
+# - Keys are read in tiles of at most block_k ≥ 1. An iteration reads no key that lies block_k keys or more from all
+#   that the queries it writes next may see.
 # - `prange` shares out the work in B · Hkv iterations or more, which do all reading of k and v and write every row that
-#   sees a key. No two iterations race. The function never holds half of n_q · n_k numbers beside its inputs, not even for
-#   n_q = 1: a whole row of scores, or a copy of k, is too much.
+#   sees a key. No two iterations race, and none carries a variable to the next. The function never holds half of n_q ·
+#   n_k numbers beside its inputs, not even for n_q = 1: a whole row of scores, or a copy of k, is too much.
 # - numba compiles it, and no line widens float32. The inputs stay as they were.
 #
 # No other attention of `attn_ref` or PyTorch. A query in each iteration is the simplest plan, 64 the fast one. By hand: d =
@@ -685,7 +683,7 @@ check("11.5", flash_forward)
 # %% [markdown]
 # ### Agree, and weigh
 #
-# The kernel of `attn_ref` against SDPA and the formula, with a mask; then the memory that each needs beyond its inputs.
+# The kernel of `attn_ref` against SDPA and the formula, with a mask; then time and memory.
 
 # %% experiment="11.agree"
 sdpa = F.scaled_dot_product_attention(*tensors, is_causal=True).numpy()
@@ -738,9 +736,8 @@ series = {"decode": reached, "copy on this machine": np.full(4, bandwidth / 1e9)
 plots.lines(splits, series, "One head, one query, 262,144 keys", "parts", "GB/s", logx=True)
 
 # %% [markdown]
-# With two idle cores or more, two parts are up to twice as fast, and further parts help as far as there are cores to take
-# them. (Reading alone may beat a copy, which also writes.) The merge is exact but for rounding, whatever the number of
-# parts:
+# With two idle cores or more, two parts are up to twice as fast, and further parts help as far as there are cores to
+# take them. The merge is exact but for rounding, whatever the number of parts:
 
 # %% experiment="11.parts"
 outputs = [call()[0] for call in calls.values()]
@@ -753,9 +750,10 @@ print("largest difference between 1 and more parts:", f"{max(np.abs(one - output
 # d), v (B, Hkv, n_k, d_v), all of one dtype, n_k ≥ 1; out is (B, Hq, 1, d_v), lse (B, Hq, 1), in q's dtype. The query sees
 # all keys, scale 1/√d, heads shared as above; scores may be in the thousands. splits ≥ 1 may exceed n_k.
 #
-# `prange` runs over the parts of every KV head or query head: B · Hkv · splits iterations or more, which do all reading of
-# k and v, and none of which reads more than ⌈n_k / splits⌉ keys of a head. No two iterations race. The merge is yours, as a
-# plain loop or a second `prange`. numba compiles it, and no line widens float32. The inputs stay as they were.
+# `prange` runs over the parts of every KV head or query head: B · Hkv · splits iterations or more, which do all reading
+# of k and v, and none of which reads more than ⌈n_k / splits⌉ keys, or values, of a head. No two iterations race or
+# carry a variable. The merge is yours, as a plain loop or a second `prange`. numba compiles it, and no line widens
+# float32. The inputs stay as they were.
 #
 # By hand: with the numbers of 11.5 and two parts, the parts are (4, lse 0) and (8, lse log 3), which merge to (7, lse
 # log 4).
@@ -839,10 +837,10 @@ for kernel in (by_key, by_query):
 plots.touches({"dq, by_query": seen.table(dq), "dk, by_query": seen.table(dk)})
 
 # %% [markdown]
-# In the second table columns are raced for: query by query, dq is safe and dk is not. Key by key it is the other way round.
-# The ways out: two loops, one for each owner; copies that are merged; or an owner for *all* that is added to. One of the
-# axes of attention never mixes: heads. Suppose that 8 query heads read 2 KV heads, with an iteration for each query head.
-# How many iterations add to one dk?
+# In the second table columns are raced for: query by query, dq is safe and dk is not. Key by key it is the other way
+# round. The ways out: two loops, one for each owner; copies that are merged; or an owner for *all* that is added to.
+# Heads never mix. Suppose that 8 query heads read 2 KV heads, with an iteration for each query head. How many
+# iterations add to one dk?
 
 # %%
 my_guess = None  # your guess: iterations that add to one dk
@@ -871,9 +869,10 @@ guess(my_guess, measured=(watch(by_query_head, dk).table(dk)[:, 0] == 2).sum(), 
 # window), `grad_out` is shaped like out. A query that saw nothing has lse -inf, and adds nothing. Scores may be in the
 # thousands.
 #
-# `prange` shares out the work, all reading of v included, in B iterations or more; no two of them race, for shared keys and
-# values neither. With B = Hq = 1 the function never holds n_q · n_k numbers at once. numba compiles it, no line widens
-# float32, and the inputs stay as they were. Plain loops over queries and keys will do.
+# `prange` shares out the work, all reading of v included, in B iterations or more; no two of them race or carry a
+# variable, for shared keys and values neither. With B = Hq = 1 the function never holds n_q · n_k numbers at once.
+# numba compiles it, no line widens float32, and the inputs stay as they were. Plain loops over queries and keys will
+# do.
 #
 # By hand: one query and one key have w = 1, so δ = dO · v and ds = 0: dq and dk are 0, and dv = dO.
 
@@ -977,8 +976,8 @@ for name, one, other in zip(("dq", "dk", "dv"), ours, learned, strict=True):
 # `enable_gqa` option arrived with version 2.5 (2024).
 #
 # FlashAttention-2 (2023) shares out tiles of queries in the forward pass and tiles of keys in the backward pass; its
-# `deterministic` option gives the atomic additions up for copies and a sum. Flash-decoding (2023) splits the keys, and
-# serving engines such as vLLM split long caches in the same way.
+# `deterministic` option gives the atomic additions up for copies and a sum. Serving engines such as vLLM split long
+# caches as flash-decoding does.
 
 # %% [markdown]
 # ## Takeaways
@@ -988,8 +987,7 @@ for name, one, other in zip(("dq", "dk", "dv"), ours, learned, strict=True):
 # - numba makes float64 of `x[i] * 0.5` and of a sum that starts at `0.0`; `x.dtype.type(1)` for `1.0` brought the number of
 #   widened lines from 1 to 0.
 # - A tiled kernel does 512 FLOPs for each byte at 2,048 tokens, where the formula does 15.5: it is bound by arithmetic.
-# - A causal window of 9 in tiles of 4 visits 18 of 48 tiles; with a window of 1,024, twice the text makes about twice the
-#   tiles.
+# - A causal window of 9 in tiles of 4 visits 18 of 48 tiles.
 # - With 8 query heads over 2 KV heads, 4 query heads add to each dk: the KV head is its smallest safe owner.
 
 # %%
@@ -1000,11 +998,9 @@ progress(11)
 #
 # - Lam, Pitrou and Seibert, *Numba: A LLVM-based Python JIT Compiler* (2015).
 # - Drepper, *What Every Programmer Should Know About Memory* (2007), sections 3 and 6.
-# - Savage and others, *Eraser: A Dynamic Data Race Detector for Multithreaded Programs* (1997); Serebryany and
-#   Iskhodzhanov, *ThreadSanitizer: Data Race Detection in Practice* (2009).
+# - Savage and others, *Eraser: A Dynamic Data Race Detector for Multithreaded Programs* (1997).
 # - Dao, *FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning* (2023), section 3.2; Dao and
 #   others, *Flash-Decoding for long-context inference* (2023).
-# - Williams, Waterman and Patterson, *Roofline: An Insightful Visual Performance Model for Multicore Architectures* (2009).
 # - Cody and Waite, *Software Manual for the Elementary Functions* (1980): how `exp2` is built.
 #
 # Next: chapter 12, the same kernels as Triton programs, for a GPU.

@@ -7,9 +7,9 @@
 # 240 min · CPU or GPU, on Linux · PyTorch and Triton (`make lab EXTRAS=torch,triton`) · needs 10, 11
 
 # %% [markdown]
-# Triton installs on Linux only, in a container or an online notebook too. Elsewhere cells that launch a kernel say so
-# in one line, and the exercises cost nothing. Without a GPU, kernels run in Triton's **interpreter**, which is slow and
-# exact; with one they run for real, and the checks do both.
+# Triton installs on Linux only. Elsewhere cells that launch a kernel say so in one line, and the exercises cost
+# nothing. Without a GPU, kernels run in Triton's **interpreter**, slowly; with one they run for real, and the checks do
+# both.
 #
 # When you have finished, you will be able to
 #
@@ -60,8 +60,7 @@ print("the result is right:", bool((shelf[:20] == 2 * x[:20]).all()))
 guess(my_guess, measured=int((shelf[20:] != 7).sum()))
 
 # %% [markdown]
-# All 20 results are right, and four numbers of somebody else are gone without a warning: a kernel is given addresses,
-# not arrays.
+# All 20 results are right, and four numbers of somebody else are gone: a kernel is given addresses, not arrays.
 
 # %% [markdown]
 # ## A program holds a block
@@ -72,8 +71,6 @@ guess(my_guess, measured=int((shelf[20:] != 7).sum()))
 #
 # `x_ptr` is a **pointer**, the address of x's first number, and `x_ptr + i` a block of eight addresses, at which
 # `tl.load` reads and `tl.store` writes.
-#
-# The threads inside a program are the compiler's business, not yours.
 #
 # `watch` launches a kernel in the interpreter and notes what each program touches.
 
@@ -144,8 +141,8 @@ def reads_too_far(x_ptr, y_ptr, out_ptr, n, BLOCK: tl.constexpr):
 check("12.1", reads_too_far)
 
 # %% [markdown]
-# The card counts the numbers that were read beyond x. On a GPU such a read may find anything, or end in “an illegal
-# memory access”, after which the notebook must be restarted.
+# On a GPU such a read may find anything, or end in “an illegal memory access”, after which the notebook must be
+# restarted.
 
 # %% [markdown]
 # ## A tile is a sum of two ranges
@@ -162,8 +159,8 @@ far["its transpose: 1 and 6"] = rows * table.T.stride(0) + columns * table.T.str
 plots.matrices(far, title="How far from x_ptr", unit="numbers")
 
 # %% [markdown]
-# On the left a step down is 6 and a step across is 1. A transposed tensor, on the right, is the same memory with its
-# strides exchanged. A kernel that assumes strides reads the wrong numbers without an error.
+# A transposed tensor, on the right, is the same memory with its strides exchanged. A kernel that assumes strides reads
+# the wrong numbers without an error.
 #
 # A grid may have two axes: `tl.program_id(0)` counts tiles down, `tl.program_id(1)` counts tiles across.
 
@@ -171,7 +168,7 @@ plots.matrices(far, title="How far from x_ptr", unit="numbers")
 # ### Exercise 12.2 · A tile turned over (5 points · 18 min · about 5 lines)
 #
 # Write `transpose_kernel(x_ptr, out_ptr, n, m, x_row, x_col, out_row, out_col, BLOCK_N, BLOCK_M)`. x is (n, m), out is
-# (m, n), and out[j, i] = x[i, j]. x_row, x_col, out_row and out_col are the strides, in numbers; they may be anything.
+# (m, n), both of one type, floats or whole numbers, and out[j, i] = x[i, j]. x_row, x_col, out_row and out_col are the strides, in numbers; they may be anything.
 # The grid is (⌈n / BLOCK_N⌉, ⌈m / BLOCK_M⌉): a program handles BLOCK_N rows and BLOCK_M columns of x, or what is left
 # of them. Nothing that does not belong to the tensors may be touched, gaps between their rows included.
 #
@@ -223,7 +220,7 @@ with_nothing = attn_ref.softmax(np.array([-2.0] * 5 + [-np.inf] * 3))
 guess(my_guess, measured=with_zeros[:5].sum())
 
 # %% [markdown]
-# Place by place, beside what `other=-inf` gives:
+# Place by place, beside what -inf gives:
 
 # %%
 places = [f"score {i}" for i in range(5)] + ["spare"] * 3
@@ -233,13 +230,13 @@ plots.bars(
 
 # %% [markdown]
 # A score of 0 is a score like any other, and here the best one: the spare places took over 80 %. A place that holds
-# -inf takes nothing.
+# -inf takes nothing. A kernel writes it as `-float("inf")`.
 #
 # `tl.max(block, 0)` and `tl.sum(block, 0)` reduce a block along axis 0; `tl.exp` takes float32: convert with
 # `.to(tl.float32)`. `tl.where(condition, a, b)` chooses.
 
 # %% [markdown]
-# ### Exercise 12.3 · A row to a program (6 points · 18 min · about 8 lines)
+# ### Exercise 12.3 · A row to a program (6 points · 20 min · about 8 lines)
 #
 # Write `softmax_kernel(x_ptr, out_ptr, m, x_row, out_row, BLOCK)`: the softmax of each row of x (n, m), as in 2.1.
 # Program r handles row r, the grid is (n,), and BLOCK is a power of two, m or more. The numbers of a row lie side by
@@ -277,8 +274,7 @@ check("12.3", softmax_kernel)
 
 # %% [markdown] teacher="12.3"
 # **Why this works.** -inf passes through maximum, exponential and sum without a trace. **Common wrong turns.**
-# `other=0.0`;
-# -1000 for -inf; the subtraction in float16 before the conversion; no mask on the store, which writes zeros into the next
+# `other=0.0`; -1000 for -inf; the subtraction in float16 before the conversion; no mask on the store, which writes zeros into the next
 # row. **Another way.** exp(x - max - log(sum)).
 
 # %% [markdown]
@@ -300,10 +296,11 @@ for line in found["ptx"].splitlines():
 # multiplication is gone. Scores and maximum are then in base 2, and a logarithm in base 2 must be multiplied by log 2 ≈
 # 0.6931 to become natural: log₂ 8 = 3 and log 8 = 2.08.
 #
-# Where a row is longer than a block, chapter 10's state is carried along.
+# Where a row is longer than a block, chapter 10's state is carried along in a loop, `for start in range(0, m, BLOCK):`,
+# with `tl.maximum(a, b)` and `tl.log2(x)`.
 
 # %% [markdown]
-# ### Exercise 12.4 · A row longer than a block (6 points · 20 min · about 11 lines)
+# ### Exercise 12.4 · A row longer than a block (6 points · 25 min · about 11 lines)
 #
 # Write `logsumexp_kernel(x_ptr, out_ptr, m, x_row, scale, BLOCK)`: out[r] = log Σ exp(scale · x[r, j]), the natural
 # logarithm, for x (n, m) in float32. Program r handles row r in blocks of BLOCK, of which there may be many or less
@@ -385,8 +382,8 @@ a, b, out, seen = product(48, tile=16)
 guess(my_guess, measured=seen.times_read(a).max(), unit="programs")
 
 # %% [markdown]
-# As many as there are tiles side by side in out. Larger tiles mean fewer of them: count what all programs read for four
-# sizes of tile, and compare with 2 · n³ / tile numbers of 4 bytes.
+# As many as there are tiles side by side in out. Larger tiles mean fewer: here is what all programs read for four sizes
+# of tile, beside 2 · n³ / tile numbers of 4 bytes.
 
 # %% needs="triton"
 tiles, read = [16, 32, 64, 128], []
@@ -397,12 +394,11 @@ both = {"counted": read, "2 · 128³ / tile": [2 * 128**3 / tile * 4 / 1024 for 
 plots.lines(tiles, both, "Read by a product of (128, 128)", "tile", "KiB", logx=True, logy=True)
 
 # %% [markdown]
-# Each doubling of the tile halves the reading, by the law of chapter 10. A tile lives in the **shared memory** of one
-# processor, which is small.
+# Each doubling of the tile halves the reading. A tile lives in the **shared memory** of one processor, which is small.
 #
 # `tl.dot(a, b, acc)` multiplies two tiles and adds a third. It runs on the GPU's matrix units, which take float16 and
 # add up in float32. Of float32 inputs they keep ten bits, unless you say `input_precision="ieee"`; do that in this
-# chapter.
+# chapter, though only a GPU shows the difference. `tl.zeros([16, 32], tl.float32)` is a tile to begin with.
 
 # %% [markdown]
 # ### Where float16 stops counting
@@ -418,7 +414,7 @@ running = np.add.accumulate(ones, dtype=np.float16)
 guess(my_guess, measured=running[-1])
 
 # %% [markdown]
-# The sum on its way, with every 128th step drawn:
+# The sum on its way, every 128th step:
 
 # %%
 at = np.arange(0, 4096, 128)
@@ -487,9 +483,10 @@ check("12.5", matmul_kernel)
 #
 # A program owns BLOCK_Q queries of one head and loads their tile of q once. Keys and values pass by in blocks: one
 # `tl.dot` makes a tile of scores, the step of 12.4 updates a maximum and a sum *per query*, and a second `tl.dot` adds
-# weights times values to acc, which is rescaled like the sum.
+# weights times values to acc, which is rescaled like the sum. `tile.T` turns a tile, `tl.full([16], x, tl.float32)` is a
+# block of one number.
 #
-# With a causal mask program 0 may see little, and the last one nearly all. Here is who reads which keys: 64 queries, 80
+# CAUSAL is known when the kernel is compiled: `if CAUSAL:` costs nothing. Here is who reads which keys: 64 queries, 80
 # keys, blocks of 16.
 
 
@@ -657,8 +654,8 @@ maps |= {"queries, by dk's kernel": seen_dk.readers(q), "keys, by dk's kernel": 
 plots.programs({name: x[0, :, 0] for name, x in maps.items()}, "Who reads which row on the way back, causal")
 
 # %% [markdown]
-# A star means several programs. In dq's kernel each query has one reader, its owner, and the keys pass by; in the other
-# it is the other way round.
+# Grey with a star means several programs. In dq's kernel each query has one reader, its owner, and the keys pass by; in
+# the other it is the other way round.
 #
 # The price is arithmetic. Chapter 10's backward pass made five products for each tile. Here scores and dP are made
 # twice: three products for dq and four for dk and dv, seven in all.
@@ -669,7 +666,8 @@ plots.programs({name: x[0, :, 0] for name, x in maps.items()}, "Who reads which 
 # Write `dq_kernel(q_ptr, k_ptr, v_ptr, grad_ptr, lse_ptr, delta_ptr, dq_ptr, n_q, n_k, scale, CAUSAL, D, BLOCK_Q,
 # BLOCK_K)`. Tensors, scale, mask, sizes and grid are as in 12.6; grad and dq are shaped like q, delta like lse; dq may
 # hold anything at first. lse and delta are given, from a forward pass over these keys. A query that saw nothing has lse
-# = -inf and gets dq = 0. Scores may be in the thousands. Touch nothing beyond the tensors. With w = exp(s - lse),
+# = -inf and gets dq = 0. Scores may be in the thousands. Touch nothing beyond the tensors; forbidden tiles may be read.
+# With w = exp(s - lse),
 #
 # $$dS = w\,(dO \cdot v - \delta) \qquad dq = \text{scale} \cdot dS\,k$$
 #
@@ -804,11 +802,10 @@ check("12.8", dk_dv_kernel)
 # on the B200.
 #
 # A processor of the H100 has 65,536 registers and 228 KiB of shared memory for all its programs together. A **warp** is
-# 32 threads; tiles of 64 queries get 4 warps below, tiles of 128 get 8. Put your own `flash_kernel` in place of the
-# lesson's if you like; inputs are half precision here, so the weights need `p.to(v.dtype)`.
+# 32 threads; tiles of 64 queries get 4 warps below, tiles of 128 get 8.
 
 # %% experiment="12.compiled" needs="triton"
-kernel = lessons.flash_kernel  # or yours: flash_kernel
+kernel = lessons.flash_kernel  # or yours; inputs are float16 here, so its weights need p.to(v.dtype)
 types = {name: "*fp16" for name in ("q_ptr", "k_ptr", "v_ptr", "out_ptr")}
 types |= {"lse_ptr": "*fp32", "n_q": "i32", "n_k": "i32", "scale": "fp32"}
 plans = [(80, 128, 64), (90, 64, 64), (90, 128, 64), (90, 128, 128), (100, 128, 64)]
@@ -826,8 +823,8 @@ for (target, bq, bk), found in zip(plans, compiled_many(jobs), strict=True):
     )
 
 # %% [markdown]
-# Each GPU gets its own kind of instruction from the same text. For the H100 nothing is spilled, and the largest tile
-# nearly fills the shared memory. The A100 spills a few bytes. (The numbers are those of Triton 3.9.)
+# Each GPU gets its own kind of instruction from the same text. The largest tile nearly fills the H100's shared memory,
+# and the A100 spills a few bytes. (The numbers are those of Triton 3.9.)
 #
 # With the smallest tile two programs share a processor of the H100: while one waits for memory the other computes.
 # Large tiles read less, small tiles wait better.
@@ -856,14 +853,14 @@ names = [f"{bq} x {bk}" for bq, bk in shapes]
 plots.bars(spilled, names, "dk_dv on an H100, 4 warps", "bytes spilled", limit=1.2 * max(spilled))
 
 # %% [markdown]
-# Hundreds of registers' worth for each of 128 threads, written and read again at every step. The kernel would be right
-# and slow, and no test of its results could tell.
+# Hundreds of registers' worth for each of 128 threads, written and read again at every step: right and slow, and no test
+# of results could tell.
 
 # %% [markdown]
 # ## Autotuning: let the clock decide
 #
-# Triton measures: `triton.autotune` wraps a kernel with a list of configurations. At the first launch for a new value
-# of `key` it times them all on the real inputs, and keeps the fastest:
+# `triton.autotune` times a list of configurations at the first launch for each new value of `key`, and keeps the
+# fastest:
 #
 # ```python
 # configs = [
@@ -871,10 +868,14 @@ plots.bars(spilled, names, "dk_dv on an H100, 4 warps", "bytes spilled", limit=1
 #     triton.Config({"BLOCK_Q": 64, "BLOCK_K": 64}, num_warps=4, num_stages=3),
 # ]
 #
-# @triton.autotune(configs, key=["n_q", "n_k"]) @triton.jit def flash_kernel(...): ... ```
 #
-# A kernel that *adds* to its output is launched many times while it is tuned, so its result counts many times;
-# `reset_to_zero=["dk_ptr"]` mends that. With a GPU the cell below races five plans.
+# @triton.autotune(configs, key=["n_q", "n_k"])
+# @triton.jit
+# def flash_kernel(...): ...
+# ```
+#
+# A kernel that *adds* to its output adds in every one of these launches; `reset_to_zero=["dk_ptr"]` mends that. With a
+# GPU the cell below races five plans.
 
 # %% experiment="12.tuned" needs="triton"
 if DEVICE == "cuda":
@@ -892,9 +893,8 @@ else:
 # %% [markdown]
 # ## What the interpreter does not show
 #
-# It runs programs in turn, so races come out right. It computes in NumPy, so neither the ten bits of a float32 `tl.dot`
-# nor a spill can be seen, and its time says nothing about a GPU's. What it does prove is the logic: which numbers meet,
-# in which order, with which masks.
+# It runs programs in turn, so races come out right. It computes in NumPy: neither the ten bits of a float32 `tl.dot` nor
+# a spill shows, and its time says nothing. What it proves is the logic: which numbers meet, with which masks.
 
 # %% [markdown]
 # ## Check yourself
@@ -942,9 +942,8 @@ else:
 # `torch.compile` (PyTorch 2.0, 2023) writes Triton kernels for GPUs, and FlexAttention (PyTorch 2.5, 2024) fills your
 # mask into a Triton template that is a longer 12.6.
 #
-# FlashAttention, 2 and 3 (2022 to 2024) are CUDA; the third lets carrying, products and exponentials overlap on an
-# H100. What a real kernel has beyond yours, such as grouped heads, windows and biases, stands in
-# `attn_ref/triton_forward.py`.
+# FlashAttention 1 to 3 (2022 to 2024) are CUDA. What a real kernel has beyond yours, such as grouped heads, windows and
+# biases, stands in `attn_ref/triton_forward.py`.
 
 # %% [markdown]
 # ## Takeaways

@@ -34,7 +34,7 @@ torch.set_num_threads(1)  # one core: timings then compare two ways of computing
 # the next word depends on the last one alone. Three **notes** stand somewhere early, such as A2. Later “A?” asks
 # for note A, and the right next token is “=2”.
 #
-# So words need no look back, and answers a long one. The model is chapter 07's `TinyLM` with one layer, one head
+# So a word needs no look back, and an answer needs a long one. The model is chapter 07's `TinyLM` with one layer, one head
 # and no positions, trained in seconds on texts of 64 tokens.
 
 # %% experiment="13.1"
@@ -81,13 +81,12 @@ plots.lines(lengths, on_words, "Loss on words", "length", "nats", logx=True)
 
 # %% [markdown]
 # The dashed line leaves the others as soon as the window lets go of the first key; with it kept, nothing is lost. Yet
-# “start” is the same in every text and holds no news. Two measurements will tell what it is for.
+# “start” is the same in every text. Two measurements will tell what it is for.
 
 # %% [markdown]
 # ## How far does a query look?
 #
-# A map of 512 by 512 weights is hard to read. The first number to take from it is the mean **distance** between a
-# query and what it reads, in tokens, weighted by its row.
+# The first number to take from a map of weights is the mean **distance** between a query and what it reads.
 
 # %% experiment="13.4"
 tokens, _ = errands.texts(1, 24, np.random.default_rng(5))
@@ -102,10 +101,10 @@ plots.weights(maps[0, 0, 0], names, names, "Who reads whom", allowed=attn_ref.ca
 # %% [markdown]
 # ### Exercise 13.1 · How far a query looks (5 points · 8 min · about 4 lines)
 #
-# Write `attention_distance(weights)`. weights is a tensor (..., n_q, n_k) whose rows are shares; return (..., n_q),
-# for each query the mean of |p - j| over the keys j, weighted by its row. Queries are the last n_q of n_k
-# positions, so the last stands at p = n_k - 1. Keys after the query count like those before it. `weights` must stay
-# as it was.
+# Write `attention_distance(weights)`. weights is a tensor (..., n_q, n_k) whose rows are shares. Queries are the last
+# n_q of n_k positions, so the last stands at p = n_k - 1. Return (..., n_q) in the dtype of `weights`: for each
+# query, at p, the mean of |p - j| over all keys j, weighted by its row. Keys after the query count like those before
+# it. `weights` must stay as it was.
 #
 # By hand: the last of three queries has the row (¼, ¼, ½). Its distances are 2, 1 and 0, the mean is 0.75.
 
@@ -196,14 +195,14 @@ plots.bars(by_word, errands.names(range(errands.WORD, errands.VOCAB)), "Mass on 
 # others: noise, where a constant was expected.
 #
 # Large models do the same. Xiao and others (2023, *StreamingLLM*) found that many heads of Llama 2 give most of
-# their attention to the first tokens. Without these a rolling cache ruins the model; with four of them it ran
-# stably over millions of tokens.
+# their attention to the first tokens. Without them a rolling cache ruins the model; four of them keep it stable
+# over millions of tokens.
 
 # %% [markdown]
 # ## What a window costs
 #
-# Words are safe now. What of the answers? Texts have 256 tokens, the window of 32 its sink; notes stand in the
-# first half, questions in the second, and each answer is one of four.
+# Words are safe now. What of the answers? Texts have 256 tokens, the window of 32 its sink; notes stand in the first
+# half, questions in the second. Each answer is one of four.
 
 # %%
 my_guess = None  # your guess: share of right answers with the window and the sink; without a window it is 1.00
@@ -215,8 +214,8 @@ right = (best[:, :-1] == tokens[:, 1:])[asked[:, :-1]]
 guess(my_guess, measured=float(right.double().mean()))
 
 # %% [markdown]
-# About blind guessing, ¼. A sink repairs the loss on words, and that loss gives no sign of what was lost. For that
-# one must ask for something known, at a known place.
+# About blind guessing, ¼, and the loss on words gave no sign of it. To see what was lost, ask for something known, at
+# a known place.
 
 # %% [markdown]
 # ### Exercise 13.3 · Where does it find the needle? (4 points · 12 min · about 8 lines)
@@ -275,9 +274,8 @@ plots.matrix(found["window 64"], lengths[1:], depths, "Found by window and sink:
 # With all keys everything is found, at eight times the trained length. With a window of 64 and its sink, what lies
 # within 64 tokens of the question; elsewhere the numbers scatter around ¼.
 #
-# Liu and others (2023, *Lost in the middle*) hid the one useful document among 10 to 30: the models of that year
-# used the middle worst. And one conspicuous note is easier than many plain ones: a full map proves that nothing is
-# out of reach, not that all is used.
+# Liu and others (2023, *Lost in the middle*) hid the one useful document among 10 to 30: models used the middle worst.
+# And a full map proves that one conspicuous note is never out of reach, not that all of a text is used.
 
 # %% [markdown]
 # ## Other patterns than a band
@@ -301,7 +299,7 @@ def patterns(n, window, rng):
 plots.masks(patterns(24, 4, np.random.default_rng(0)))
 
 # %% [markdown]
-# Under a causal mask a global first token is a sink: all can read it, and it has read nothing.
+# Under a causal mask a global first token is a sink: all can read it, and it has read only itself.
 #
 # What a token read in layer 1, another can read from it in layer 2. How many layers does a window of 16 take until
 # the last of 256 tokens can have heard of all?
@@ -317,7 +315,7 @@ plots.lines(range(1, 21), reached, "What the last of 256 tokens can have heard o
 
 # %% [markdown]
 # Each layer reaches 15 further, so 255 steps take 17. A stride gets everywhere in two, random keys in a few; the
-# first key alone helps no other to be heard. This is what *can* arrive, mixed with others at every step.
+# first key alone helps no other to be heard.
 
 # %% [markdown]
 # ### A mask alone saves nothing
@@ -360,16 +358,16 @@ plots.bars(times, list(ms), "Time of a window, causal attention = 1", "times", l
 
 # %% [markdown]
 # The mask saved nothing: every pair is computed and then hidden, while `is_causal` skips what lies above the
-# diagonal. Blocks compute an eighth of the causal pairs, and save. A kernel that skips tiles (chapters 10 to 12) is
-# the general form.
+# diagonal. Blocks compute an eighth of the causal pairs, and save. Kernels that skip tiles (chapters 10 to 12) do this
+# for any mask.
 
 # %% [markdown]
 # ## Fetch what is far: retrieval
 #
 # The past could lie in slower memory, and be **retrieved** when needed. The cache is cut into blocks of 16 keys,
 # and a query compares itself with a description of each: the block's *mean* key, or its *box*, the smallest and
-# largest entry of each feature, from which follows the highest score that a key inside could have. It reads the
-# best blocks, the window and the sink.
+# largest entry of each feature, which bound the score of any key inside. It reads the best blocks, the window and
+# the sink.
 
 # %% experiment="13.11"
 seen, n, size = {}, 512, 16
@@ -410,14 +408,12 @@ guess(my_guess, measured=fetched["mean key"][1])
 plots.bars(fetched, ["1 block", "2 blocks", "4 blocks", "8 blocks"], "Found beyond the window", "share", limit=1.15)
 
 # %% [markdown]
-# A mean dilutes one note with 15 words. The box keeps extremes, and two blocks nearly always suffice: 32 + 33 keys
-# in place of 512, plus 32 descriptions. But a search can fail, so test it and the reading apart. RAG, which fetches
-# documents, is the same bargain.
+# A mean dilutes one note with 15 words. The box keeps extremes, and two blocks find about nine notes in ten: 32 +
+# 33 keys in place of 512, plus 32 descriptions. But a search can fail, so test it and the reading apart. RAG, which
+# fetches documents, is the same bargain.
 
 # %% [markdown]
 # ## Three symptoms
-#
-# Users report symptoms, three of them most often:
 #
 # | symptom | what one sees | measure | what it cannot tell |
 # |---|---|---|---|
@@ -440,8 +436,8 @@ guess(my_guess, measured=errands.found(turning, 512, 0.0))
 
 
 # %% [markdown]
-# And the weight of the question on the note, also with positions **interpolated**: divided by how many times the
-# text is longer than 64, so that no angle is new.
+# And the weight on that note, also with positions **interpolated**: divided by how many times the text is longer than
+# 64, so that no angle is new.
 
 
 # %% experiment="13.15"
@@ -478,8 +474,8 @@ seen_by = {
 plots.lines(depths, seen_by, "Found in 256 tokens", "depth of the note (1 = just before the question)", "share")
 
 # %% [markdown]
-# A window fails like a step, at its own length. Drift fails here and there, and worse in longer texts. So two maps,
-# by depth and by length, tell the two apart; one number would not.
+# A window fails like a step, at its own length. Drift fails here and there, and worse in longer texts. Only maps by
+# depth and by length tell the two apart.
 
 # %% [markdown]
 # ### Exercise 13.4 · How much is copied (5 points · 12 min · about 7 lines)
@@ -546,13 +542,13 @@ plots.bars(list(copied.values()), list(copied), "8-grams that stood earlier, by 
 
 # %% [markdown]
 # Nearly all: the likeliest word leads round a circle of words for ever. Drawn at 1, the same weights copy half as
-# much, not far from the chain itself: they are healthy, and the way of drawing was not. So a copy rate accuses
-# nobody until a second measurement clears the decoder. Attention that is too sharp looks the same from here.
+# much, not far from the chain itself: they are healthy, and the way of drawing was not. So clear the decoder first;
+# attention that is too sharp looks the same from here.
 
 # %% [markdown]
 # ## The clinic
 #
-# Symptoms point at a suspect; now examine one. Seven layers wait, `clinic.PATIENTS["A"]` to `"G"`, each healthy or
+# Seven layers wait, `clinic.PATIENTS["A"]` to `"G"`, each healthy or
 # with one of five bugs. You cannot look into them, but call them:
 #
 # | | |
@@ -587,7 +583,7 @@ plots.weights(healthy(q, k, eye), title="A healthy layer that promises a window 
 # Nothing above the diagonal, three keys a row, rows that sum to 1. `pad=2` should empty two columns, and `cut=4`
 # change nothing. `clinic.layer(window)` is always healthy, so compare with it.
 #
-# Bugs disturb each other's tests. Before a cut, later tokens are not there to be peeked at, so a leak changes that
+# One bug can fail another's test. Before a cut, later tokens are not there to be peeked at, so a leak changes that
 # result too. Examine first what disturbs the rest.
 
 # %% [markdown]
@@ -659,15 +655,14 @@ def begins_with_the_cache(model):
 check("13.5", begins_with_the_cache)
 
 # %% [markdown]
-# Some marks are lost because tests are missing. The first line is worse: leaky layers are sent home with “RoPE
+# Most marks are lost because tests are missing. The leaky layers are worse off: they are sent home with “RoPE
 # offset”, whatever tests follow.
 
 # %% [markdown]
 # ## The smallest failing test
 #
 # A diagnosis convinces you; a test convinces everyone, and keeps the bug from coming back. On 40 tokens nobody can
-# follow the numbers, on 2 anybody can. Finding a smaller input that still fails is called **shrinking**. It needs
-# no idea of the bug.
+# follow the numbers, on 2 anybody can. Finding a smaller input that still fails is called **shrinking**.
 
 # %% [markdown]
 # ### Exercise 13.6 · The smallest failing test (6 points · 20 min · about 10 lines)
@@ -741,8 +736,8 @@ def sick_layer(q, k, v, window=None, pad=0, cut=0):
 plots.weights(sick_layer(q, k, eye, window=3, pad=2, cut=4), title="Promised: a window of 3, padding of 2")
 
 # %% [markdown]
-# Weights above the diagonal, and columns 0 and 1 are read: two of the five bugs can be seen. For the others you
-# need numbers.
+# Weights above the diagonal, columns 0 and 1 read, and no row reads two back: three of the five bugs can be seen. For
+# the others you need numbers.
 
 # %% [markdown]
 # ### Exercise 13.7 · Treat all five (6 points · 12 min · 5 changes)
@@ -852,8 +847,6 @@ check("13.8", choose)
 
 # %% [markdown]
 # A table is a place to start: it knows nothing of your texts. Measure answers by length and depth before and after.
-# And tokens may be anything: vision transformers used patches of empty background much like sinks (*registers*,
-# 2023).
 
 # %% [markdown]
 # ## Check yourself
@@ -900,10 +893,10 @@ check("13.8", choose)
 # %% [markdown]
 # ## In real systems
 #
-# Mistral 7B (2023) has a window of 4,096 in every layer, Gemma 2 (2024) in every other, Gemma 3 (2025) in five of
-# six. gpt-oss (2025) gives each head a learned sink, a score that takes a share and has no value: `sinks=` of
+# Mistral 7B (2023) has a window of 4,096 in every layer; Gemma 2 (2024) has one in every other, Gemma 3 (2025) in five
+# of six. gpt-oss (2025) gives each head a learned sink, a score that takes a share and has no value: `sinks=` of
 # `attn_ref.attention`. Quest (2024) fetches pages of a KV cache by their boxes. RULER (2024) set harder tasks than
-# needles: all its models claimed 32,000 tokens or more, and only half kept up at that length.
+# needles: all models claimed 32,000 tokens or more, and half kept up at that length.
 
 # %% [markdown]
 # ## Takeaways
@@ -931,11 +924,11 @@ progress(13)
 #
 # | you wrote | the real thing | the same in both | what yours does not do | look in |
 # |---|---|---|---|---|
-# | attention, masks, heads (02, 04, 06) | PyTorch's `scaled_dot_product_attention` | the formula; True = may attend; KV heads shared | choose a program by device, dtype and mask | `sdp_utils.cpp` |
-# | tiles and kernels (10, 11, 12) | FlashAttention-2 and -3 | maximum, sum and acc, rescaled | dropout; tuning for each chip; copying while multiplying and FP8 (version 3) | `softmax_rescale_o` in `softmax.h` |
+# | attention, masks, heads (02, 04, 06) | PyTorch's `scaled_dot_product_attention` | the formula; True = may attend; KV heads shared | choose a program by device and dtype | `sdp_utils.cpp` |
+# | tiles and kernels (10, 11, 12) | FlashAttention-2 and -3 | maximum, sum and acc, rescaled | dropout; tuning for each chip; FP8 (version 3) | `softmax_rescale_o` in `softmax.h` |
 # | rules for masks, tiles skipped (04, 10) | FlexAttention | a rule of i and j; empty tiles skipped | compile your rule into a kernel and its gradient | `create_block_mask` |
-# | cache, chunks, blocks, sharing (09) | vLLM | blocks from a pool, users counted, a table for each request | admit and evict at every step; find shared beginnings by a hash | `block_pool.py` |
-# | needle tests, smallest tests (here) | RULER; FlashAttention's tests | notes by length and depth; a slow reference beside the fast program | hundreds of sizes and dtypes at every change | `test_flash_attn.py` |
+# | cache, chunks, blocks, sharing (09) | vLLM | blocks from a pool, users counted, a table for each request | admit and evict at every step | `block_pool.py` |
+# | needle tests, smallest tests (here) | RULER; FlashAttention's tests | notes by length and depth; a slow reference | hundreds of sizes and dtypes | `test_flash_attn.py` |
 #
 # Two rows can be checked at once:
 
@@ -951,7 +944,7 @@ print("tiles by the rule of 10.4:", attn_ref.cost.tiles_visited(1024, 1024, 128,
 # Rounding, and the same 15 tiles of 64.
 #
 # Where to go: read `softmax_rescale_o` beside your 10.1, and `block_pool.py` beside your 9.6. For training at scale
-# take Stanford's CS336, for what heads do ARENA. Or mend something: windows, offsets and more keys than queries are
-# where real projects still break, and you have the smallest test.
+# take Stanford's CS336, for what heads do ARENA. Or mend something: windows and offsets are where real projects still
+# break, and you have the smallest test.
 #
 # The course ends here; when someone tells you what attention does, ask how it was measured.
