@@ -7,17 +7,16 @@ come out right a thousand times. Running tells little, then; looking at what is 
 here in reverse, since numba promises no order. Used in course/11_numba_kernel.
 """
 
-import ast
 import functools
-import inspect
 import linecache
 import math
 import sys
-import textwrap
 import types
 from collections import Counter
 
 import numpy as np
+
+from attn_ref.carried import carried
 
 MAKES = ("arange", "array", "empty", "eye", "full", "linspace", "ones", "zeros")  # arrays without a watched argument
 COPIES = ("ascontiguousarray", "asfortranarray")  # as NumPy's own they would not be seen
@@ -291,7 +290,7 @@ def _replay(function, log, done):
     done[function] = copy
     log.codes |= set(_codes(code))
     if log.watching:
-        log.carried |= _carried(function)
+        log.carried |= carried(function)
     for cell, given in zip(cells, function.__closure__ or (), strict=True):
         cell.cell_contents = _stand_in(given.cell_contents, log, done)
     for name in {name for one in _codes(code) for name in one.co_names} & space.keys():
@@ -370,51 +369,3 @@ def _arrays_in(x):
     elif isinstance(x, (tuple, list, dict)):
         for item in x.values() if isinstance(x, dict) else x:
             yield from _arrays_in(item)
-
-
-def _carried(function):
-    """The variables that an iteration of prange reads as another one left them.
-
-    One that is touched by `x += ...` alone is a sum over iterations: numba makes one for each thread.
-    """
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError):
-        return set()
-    found = set()
-    for loop in ast.walk(tree):
-        if isinstance(loop, ast.For) and isinstance(loop.iter, ast.Call) and _is_prange(loop.iter.func, function):
-            events = {}
-            for name, event in (one for part in (loop.target, *loop.body) for one in _in_order(part)):
-                events.setdefault(name, []).append(event)
-            found |= {x for x, all in events.items() if all[0] != "set" and set(all) not in ({"read"}, {"updated"})}
-    return found
-
-
-def _is_prange(called, function):
-    if isinstance(called, ast.Name):
-        value = function.__globals__.get(called.id)
-        return called.id == "prange" or getattr(value, "__name__", "") == "prange"
-    return isinstance(called, ast.Attribute) and called.attr == "prange"
-
-
-def _in_order(node):
-    """What happens to variables, as the code is written.  -> (name, "read", "set" or "updated"), ..."""
-    if isinstance(node, ast.Name):
-        yield node.id, "read" if isinstance(node.ctx, ast.Load) else "set"
-    elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
-        yield from _in_order(node.value)
-        yield node.target.id, "updated"
-    elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr)):
-        yield from _in_order(node.value) if node.value else ()
-        for target in getattr(node, "targets", None) or [node.target]:
-            yield from _in_order(target)
-    elif isinstance(node, ast.For):
-        for part in (node.iter, node.target, *node.body, *node.orelse):
-            yield from _in_order(part)
-    elif isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):
-        own = {name.id for part in node.generators for name in ast.walk(part.target) if isinstance(name, ast.Name)}
-        yield from ((x, event) for part in ast.iter_child_nodes(node) for x, event in _in_order(part) if x not in own)
-    elif not isinstance(node, (ast.FunctionDef, ast.Lambda)):
-        for part in ast.iter_child_nodes(node):
-            yield from _in_order(part)
