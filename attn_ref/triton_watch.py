@@ -86,7 +86,8 @@ def _apart(tensors):
 
     def give_back():
         for original, copy in pairs:
-            original.copy_(copy)
+            if not torch.equal(original.cpu(), copy):  # memory that may only be read is not written to
+                original.copy_(copy)
 
     return copies, give_back
 

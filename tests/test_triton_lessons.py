@@ -75,6 +75,14 @@ def test_the_array_next_door_is_not_reached():
     assert shelf.tolist() == [7.0] * 8 + [8.0] * 5 + [7.0] * 3
 
 
+def test_arrays_that_may_only_be_read_are_not_written_to(tmp_path):
+    np.arange(5, dtype=np.float32).tofile(tmp_path / "x")
+    x = torch.from_numpy(np.memmap(tmp_path / "x", np.float32, "r"))  # writing to it would end Python
+    out = torch.zeros(5)
+    watch(lessons.add_kernel, (1,), x, x, out, 5, BLOCK=8)
+    assert out.tolist() == [0, 2, 4, 6, 8]
+
+
 def test_gaps_between_rows_belong_to_nobody():
     room = torch.zeros(4, 8)
     seen = watch(careless_kernel, (2,), room[:, :6], torch.zeros(16), BLOCK=8)
