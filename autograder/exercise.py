@@ -50,7 +50,7 @@ class Exercise:
 
     `expected`, where given, computes what is right in place of `reference` (an exact value where the answer is a
     simulation). `isolate=False` runs the answer in the notebook's own process (for code that cannot be forked).
-    `forbids` names calls that would defeat the exercise, such as "scipy.special.softmax"; see `grading/policy.py`.
+    `forbids` names calls that would defeat the exercise, such as "scipy.special.softmax"; see `forbidden.py`.
     `needs` names a module that some machines cannot have, such as "triton"; there, a check says so and marks nothing.
     """
 
@@ -69,6 +69,11 @@ class Exercise:
     hint_texts: tuple[str, ...] = ()
     error_texts: tuple[tuple[str, str], ...] = ()
     drive: Callable | None = None
+
+    def __post_init__(self):
+        # Read once: while an answer runs, the reference is watched, and its parameters cannot be told.
+        is_class = isinstance(self.reference, type)
+        self.parameters = () if is_class else tuple(inspect.signature(self.reference).parameters)
 
     @property
     def name(self):
@@ -143,10 +148,9 @@ class Exercise:
         """Use an answer on one case. Positional where the order allows, so a renamed parameter is no mistake."""
         if self.drive is not None:
             return self.drive(answer, **arguments)
-        parameters = iter(inspect.signature(self.reference).parameters)
         keywords = dict(arguments)
         positional = []
-        for parameter in parameters:
+        for parameter in self.parameters:
             if parameter not in keywords:
                 break
             positional.append(keywords.pop(parameter))

@@ -4,7 +4,6 @@ Diagnosis is by recognition: the outcomes of a wrong answer are compared with th
 same inputs. A match names the misconception; otherwise the first difference is shown as it is.
 """
 
-import inspect
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -210,8 +209,8 @@ def _say_once(verdicts):
 
 def calling(exercise, arguments):
     """`with n_q=2, k of shape (5, 3): `, the inputs of a case in words. What is meant for a probe alone is left out."""
-    own = None if isinstance(exercise.reference, type) else inspect.signature(exercise.reference).parameters
-    parts = [_input(name, value) for name, value in arguments.items() if own is None or name in own]
+    own = exercise.parameters or arguments  # a class has none
+    parts = [_input(name, value) for name, value in arguments.items() if name in own]
     return f"with {', '.join(parts)}: " if parts else ""
 
 

@@ -380,6 +380,21 @@ def test_a_function_with_free_variables_is_watched_as_well():
     np.testing.assert_allclose(returned, [0.0], atol=1e-12)
 
 
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+def test_an_answer_is_called_in_one_way_with_and_without_traps(exercise):
+    """Its own reference is watched too, and that is what tells in which order arguments are passed."""
+    arguments = exercise.cases(1)[0].arguments
+    if exercise.drive is not None or isinstance(exercise.reference, type):
+        pytest.skip("its probe says how the answer is called")
+
+    def note(*positional, **named):
+        return len(positional), sorted(named)
+
+    plain = exercise.call(note, arguments)
+    with traps(exercise):
+        assert exercise.call(note, arguments) == plain
+
+
 def test_everything_is_as_before_once_the_traps_are_gone():
     torch = pytest.importorskip("torch")
     watched = [attn_ref.softmax, torch.nn.functional.softmax]

@@ -296,8 +296,8 @@ for line in found["ptx"].splitlines():
 # multiplication is gone. Scores and maximum are then in base 2, and a logarithm in base 2 must be multiplied by log 2 ≈
 # 0.6931 to become natural: log₂ 8 = 3 and log 8 = 2.08.
 #
-# Where a row is longer than a block, chapter 10's state is carried along in a loop, `for start in range(0, m, BLOCK):`,
-# with `tl.maximum(a, b)` and `tl.log2(x)`.
+# Where a row is longer than a block, chapter 10's state is carried along in a loop over `range(0, m, BLOCK)`, with
+# `tl.maximum(a, b)` and `tl.log2(x)`.
 
 # %% [markdown]
 # ### Exercise 12.4 · A row longer than a block (6 points · 25 min · about 11 lines)
