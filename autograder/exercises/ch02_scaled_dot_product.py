@@ -258,9 +258,9 @@ def with_loops(x, axis=-1):
 
 
 @softmax.also_right
-def through_the_log(x, axis=-1):
-    log_total = np.logaddexp.reduce(x, axis=axis, keepdims=True)
-    return np.exp(x - np.where(np.isneginf(log_total), 0.0, log_total))
+def through_the_log(scores, axis=-1):
+    log_total = np.logaddexp.reduce(scores, axis=axis, keepdims=True)
+    return np.exp(scores - np.where(np.isneginf(log_total), 0.0, log_total))
 
 
 @softmax.also_right
