@@ -16,6 +16,14 @@ from autograder import build, pages
 from autograder.exercise import chapters, load_chapter
 
 EXERCISES = [exercise for number in chapters() for exercise in load_chapter(number).exercises.values()]
+# To judge one answer to these takes a second, and their proofs together minutes; `make test-slow` has them.
+LONG = {"11.5", "11.6", "11.7", "12.6", "12.7", "12.8", "13.6"}
+
+
+def proof(exercise, *more, name=""):
+    """The parameters of one test of an exercise's grader."""
+    marks = pytest.mark.slow if exercise.id in LONG else ()
+    return pytest.param(exercise, *more, marks=marks, id=f"{exercise.id}-{name}" if name else exercise.id)
 
 
 @pytest.fixture(autouse=True)

@@ -6,17 +6,13 @@ import pytest
 from autograder.judge import judge
 from autograder.notebook import SEED
 from autograder.runner import collect
-from tests.conftest import EXERCISES
+from tests.conftest import EXERCISES, proof
 
 SEEDS = (SEED, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 20260921)))  # the learner's own, and others
 
 
 def pairs(attribute, name):
-    return [
-        pytest.param(exercise, item, id=f"{exercise.id}-{name(item)}")
-        for exercise in EXERCISES
-        for item in getattr(exercise, attribute)
-    ]
+    return [proof(one, item, name=name(item)) for one in EXERCISES for item in getattr(one, attribute)]
 
 
 def report_on(exercise, answer, seed=SEED):
@@ -98,7 +94,7 @@ def filled(value, fill):
     return np.full(np.shape(value), fill)
 
 
-@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+@pytest.mark.parametrize("exercise", map(proof, EXERCISES))
 def test_an_answer_that_solves_nothing_scores_nothing(exercise):
     if isinstance(exercise.reference, type):
         pytest.skip("a class has no one trivial form")

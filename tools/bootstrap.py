@@ -70,7 +70,9 @@ TASKS = {
 }
 TASKS["test"][-1].extend(["ruff check .", "ruff format --check .", 'pytest -n 2 -m "not slow" --durations=15'])
 # What only computes is run side by side; what measures, sandboxes or opens a browser, one after the other.
-SIDE_BY_SIDE = [f"tests/test_{name}.py" for name in ("exercises", "cli", "attention_fuzz", "triton_here")]
+SIDE_BY_SIDE = [
+    f"tests/test_{name}.py" for name in ("exercises", "spoilers", "policy", "cli", "attention_fuzz", "triton_here")
+]
 TASKS["test-slow"][-1].extend(
     [
         f"pytest -n 2 -m slow --durations=10 {' '.join(SIDE_BY_SIDE)}",
