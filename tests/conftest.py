@@ -26,6 +26,9 @@ def proof(exercise, *more, name=""):
     return pytest.param(exercise, *more, marks=marks, id=f"{exercise.id}-{name}" if name else exercise.id)
 
 
+PROOFS = [proof(one) for one in EXERCISES]
+
+
 @pytest.fixture(autouse=True)
 def own_progress(tmp_path, monkeypatch):
     monkeypatch.setenv("ATTN_HOME", str(tmp_path / "attn-home"))

@@ -6,7 +6,7 @@ import pytest
 from autograder.judge import judge
 from autograder.notebook import SEED
 from autograder.runner import collect
-from tests.conftest import EXERCISES, proof
+from tests.conftest import EXERCISES, PROOFS, proof
 
 SEEDS = (SEED, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 20260921)))  # the learner's own, and others
 
@@ -94,7 +94,7 @@ def filled(value, fill):
     return np.full(np.shape(value), fill)
 
 
-@pytest.mark.parametrize("exercise", map(proof, EXERCISES))
+@pytest.mark.parametrize("exercise", PROOFS)
 def test_an_answer_that_solves_nothing_scores_nothing(exercise):
     if isinstance(exercise.reference, type):
         pytest.skip("a class has no one trivial form")

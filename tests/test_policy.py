@@ -14,7 +14,7 @@ from autograder.forbidden import Forbidden
 from autograder.grading import copies, policy
 from autograder.grading.results import Flag
 from autograder.traps import traps
-from tests.conftest import EXERCISES, proof
+from tests.conftest import EXERCISES, PROOFS
 
 HEAD = "import numpy as np\n\nimport attn_ref\nfrom attn_ref import plots, sentence\nfrom autograder import check, hint"
 STUB = "def softmax(x, axis=-1):\n    raise NotImplementedError"
@@ -308,7 +308,7 @@ def test_what_everybody_writes_is_not_flagged_until_it_is_long():
     assert len(flagged) == 20 and all("and 9 more" in flag.message for _, flag in flagged)
 
 
-@pytest.mark.parametrize("exercise", map(proof, EXERCISES))
+@pytest.mark.parametrize("exercise", PROOFS)
 def test_no_two_variants_are_alike(exercise):
     sources = [source_of(variant, exercise.name) for variant in exercise.variants]
     sources += [source_of(mistake.answer, exercise.name) for mistake in exercise.mistakes]

@@ -10,7 +10,7 @@ import pytest
 from autograder.judge import judge
 from autograder.notebook import SEED
 from autograder.runner import collect
-from tests.conftest import EXERCISES, proof
+from tests.conftest import PROOFS
 
 SPOILERS = {
     "rounded to 3 decimals": lambda r: np.round(r, 3),
@@ -105,7 +105,7 @@ def spoilt(reference, spoil):
     return answer
 
 
-@pytest.mark.parametrize("exercise", map(proof, EXERCISES))
+@pytest.mark.parametrize("exercise", PROOFS)
 def test_a_spoilt_right_answer_loses_marks(exercise):
     if isinstance(exercise.reference, type):
         pytest.skip("a class has no one result to spoil")

@@ -75,6 +75,7 @@ def test_the_array_next_door_is_not_reached():
     assert shelf.tolist() == [7.0] * 8 + [8.0] * 5 + [7.0] * 3
 
 
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 def test_arrays_that_may_only_be_read_are_not_written_to(tmp_path):
     np.arange(5, dtype=np.float32).tofile(tmp_path / "x")
     x = torch.from_numpy(np.memmap(tmp_path / "x", np.float32, "r"))  # writing to it would end Python
