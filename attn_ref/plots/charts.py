@@ -64,6 +64,8 @@ def lines(x, series, title="", xlabel="", ylabel="", logx=False, logy=False):
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
         if logx:
             axes.set_xscale("log", base=2)
+        elif (x == np.round(x)).all():
+            axes.xaxis.get_major_locator().set_params(integer=True)  # no 2.5 heads
         if logy:
             axes.set_yscale("log")
         axes.grid(alpha=0.25)
