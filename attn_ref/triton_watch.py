@@ -46,9 +46,9 @@ def watch(kernel, grid, *arguments, **more):
     grid = grid(more) if callable(grid) else grid
     names = itertools.chain(kernel.__code__.co_varnames, itertools.repeat("an argument"))
     given = [*zip(arguments, names, strict=False), *((x, name) for name, x in more.items())]
-    tensors = {name: x.detach() for x, name in given if hasattr(x, "data_ptr")}
+    tensors = {name: x for x, name in given if hasattr(x, "data_ptr")}
     copies, give_back = _apart(tensors)
-    seen = Seen(copies, {name: x for x, name in given if hasattr(x, "data_ptr")}, grid)
+    seen = Seen(copies, tensors, grid)
     here = [copies.get(name, x) if hasattr(x, "data_ptr") else x for x, name in given]
     with _hooks(seen), np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a GPU is silent about inf - inf too

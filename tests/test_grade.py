@@ -4,6 +4,7 @@ import csv
 import inspect
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import nbformat
 import pytest
 from filelock import FileLock
 
-from autograder import answers, sample_class
+from autograder import answers, build, sample_class
 from autograder.build import release_bytes
 from autograder.exercise import chapters, load_chapter, module_of
 from autograder.grading import stamps
@@ -75,9 +76,17 @@ def test_results_survive_the_way_through_json():
     assert from_json(Graded, json.dumps(older)) == run.graded[0]
 
 
+# These decide no points, or are looked at file by file.
+ONLY_SHOWS = ("build", "card", "grading", "notebook", "reports", "sandbox")
+
+
 def test_whatever_decides_points_is_in_the_graders_hash():
     """Where an answer is compared with a function, or watched by one, a change of that function changes grades."""
     files = set(stamps.deciding())
+    for path in [one for one in files if one.parent.name in ("autograder", "grading")]:
+        for name in re.findall(r"^from autograder\.(\w+) import", path.read_text(encoding="utf-8"), re.M):
+            if name not in ONLY_SHOWS:
+                assert build.ROOT / "autograder" / f"{name}.py" in files, (path.name, name)
     for number in chapters():
         for exercise in load_chapter(number).exercises.values():
             source = Path(inspect.getsourcefile(inspect.unwrap(exercise.reference)))

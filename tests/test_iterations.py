@@ -61,6 +61,30 @@ def begun_where_the_last_ended(x, out):
         start = stop
 
 
+def gathered(x, out):
+    total, largest = 0.0, -1.0
+    for i in prange(len(x)):
+        total = total + x[i, 0]
+        largest = max(largest, x[i, 1])
+    out[0], out[1] = total, largest
+
+
+def turned_round(x, out):
+    left = 1.0
+    for i in prange(len(x)):
+        left = x[i, 0] - left
+    out[0] = left
+
+
+def prange_inside(x, out):
+    for i in prange(len(x)):
+        best = 0
+        for j in prange(x.shape[1]):
+            if x[i, j] > x[i, best]:
+                best = j
+        out[i] = best
+
+
 @pytest.mark.parametrize(
     ("kernel", "raced"),
     [
@@ -69,6 +93,9 @@ def begun_where_the_last_ended(x, out):
         (neighbour, {"out": 5}),
         (whole_array_sum, {}),
         (counted, {"at": 1}),
+        (gathered, {}),
+        (turned_round, {"left": 1}),
+        (prange_inside, {}),
         (begun_where_the_last_ended, {"start": 1}),
         (copied_by_dot, {"turned = np.zeros((x.shape[1], x.shape[1]))": 9}),
         (njit(one_scratch), {"scratch = np.zeros(x.shape[1])": 3}),

@@ -431,3 +431,20 @@ def test_an_error_names_the_argument_and_the_cause(name, kind):
 def test_every_public_function_has_eight_wrong_calls():
     assert set(WRONG) == set(plots.__all__) - {"Live", "Picture"}
     assert {name: len(table) for name, table in WRONG.items() if len(table) < 8} == {}
+
+
+@pytest.mark.parametrize(
+    ("array", "lowest"),
+    [(np.eye(3), 0), (np.eye(3) - 0.5, -0.5), (np.where(np.eye(3, dtype=bool), 2.0, -np.inf), 0)],
+    ids=["nothing below 0", "numbers below 0", "only -inf below 0"],
+)
+def test_a_colour_bar_shows_the_half_in_use(monkeypatch, array, lowest):
+    monkeypatch.setattr("attn_ref.plots.maps.Picture", lambda figure, alt: figure)
+    assert plots.scores(array).axes[-1].get_ylim()[0] == lowest
+
+
+@pytest.mark.parametrize(("x", "whole"), [(range(5), True), ([0, 0.5, 1, 1.5, 2], False)])
+def test_whole_numbers_get_whole_ticks(monkeypatch, x, whole):
+    monkeypatch.setattr("attn_ref.plots.charts.Picture", lambda figure, alt: figure)
+    ticks = plots.lines(x, {"a": np.arange(5.0)}).axes[0].get_xticks()
+    assert all(tick == round(tick) for tick in ticks) == whole

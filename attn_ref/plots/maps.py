@@ -145,7 +145,7 @@ def _maps(array, rows, columns, title, allowed, cmap, limits, label, axes_names=
 def _bar(figure, image, axes, label, shown):
     """What the colours mean; of a scale around 0 only the upper half, where nothing below 0 is shown."""
     bar = figure.colorbar(image, ax=axes, label=label, fraction=0.05, pad=0.03)
-    if image.norm.vmin < 0 and not any((array < 0).any() for array in shown):
+    if image.norm.vmin < 0 and not any((array[np.isfinite(array)] < 0).any() for array in shown):
         bar.ax.set_ylim(bottom=0)
 
 

@@ -12,7 +12,7 @@ from autograder.exercise import Exercise, load_chapter
 from autograder.grading.results import Submission
 
 # What decides points, beside the definitions and the reference.
-JUDGES = ("evidence", "exercise", "runner", "compare", "judge")
+JUDGES = ("evidence", "exercise", "runner", "compare", "judge", "forbidden", "traps")
 # Parts of grading/ that only carry results about.
 CARRIERS = ("breaches", "copies", "gather", "gradebook", "intake", "one", "results", "run", "stamps", "whose")
 CARRIERS += ("workers",)

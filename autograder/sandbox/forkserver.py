@@ -54,6 +54,7 @@ def main():
 def _prepare(preload, control):
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # as a Jupyter kernel sets it
     os.environ.setdefault("LANG", "C.UTF-8")
+    os.environ.pop("GLIBC_TUNABLES", None)  # it has had its effect here, and is not for what a notebook starts
     gc.disable()  # nothing that an import makes is garbage, and looking for some takes a fifth of the time
     for name in preload:
         _load(name)

@@ -118,7 +118,8 @@ class SandboxProvisioner(KernelProvisionerBase):
         self.ended_by, self._status, self._asked_to_end = None, None, False
         self._keeper = (self.warm or _shared_warm()).fork()
         self._send(json.dumps(wanted).encode(), *files.values())
-        await self._said()  # the keeper itself has a time limit
+        while not self._keeper.poll():  # the keeper itself has a time limit
+            await asyncio.sleep(0.002)
         answer = self._receive()
         if "error" in answer:
             self._close()
@@ -165,7 +166,7 @@ class SandboxProvisioner(KernelProvisionerBase):
 
     async def wait(self):
         while await self.poll() is None:
-            await self._said()
+            await asyncio.sleep(0.002)
         return await self.poll()
 
     async def send_signal(self, signum):
@@ -193,15 +194,6 @@ class SandboxProvisioner(KernelProvisionerBase):
             with contextlib.suppress(OSError):  # it has ended; the next poll says so
                 for message in messages:
                     self._keeper.send_bytes(message)
-
-    async def _said(self):
-        """Return once the keeper has said something, or has ended."""
-        loop, said = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._keeper.fileno(), said.set)
-        try:
-            await said.wait()
-        finally:
-            loop.remove_reader(self._keeper.fileno())
 
     def _receive(self):
         try:
