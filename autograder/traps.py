@@ -18,6 +18,11 @@ PACKAGES = ("site-packages", "dist-packages")
 STANDARD = (sysconfig.get_paths()["stdlib"], "<frozen ")
 PROJECT = Path(__file__).resolve().parents[1]
 OURS = tuple(f"{PROJECT / name}/" for name in ("attn_ref", "autograder"))
+# By name, because a look at all that is imported takes longer than most answers do.
+OF_ATTN_REF = tuple(
+    ".".join(file.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+    for file in sorted((PROJECT / "attn_ref").rglob("*.py"))
+)
 # Exercise.call is where a check calls the answer: a watched function that is called there is itself the answer.
 CALLS_THE_ANSWER = str(PROJECT / "autograder" / "exercise.py")
 IN_C = (types.BuiltinFunctionType, types.MethodDescriptorType)
@@ -61,7 +66,7 @@ def _places(names, of_attn_ref):
         owner = None if parts[0] == "attn_ref" else _owner(parts)
         if owner is not None:
             yield name, owner, parts[-1]
-    for module in [sys.modules[one] for one in sys.modules if one == "attn_ref" or one.startswith("attn_ref.")]:
+    for module in filter(None, map(sys.modules.get, OF_ATTN_REF)):
         yield from ((f"attn_ref.{one}", module, one) for one in sorted(of_attn_ref & vars(module).keys()))
 
 

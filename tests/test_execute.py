@@ -15,9 +15,10 @@ import attn_ref
 from autograder.answers import fill, source_of
 from autograder.build import ROOT, nbgrader_config, release_bytes
 from autograder.exercise import chapters, load_chapter
-from autograder.grading.client import KEPT, Budget, KernelFailed
+from autograder.grading.client import KEPT, Budget, Client, KernelFailed
 from autograder.grading.execute import KEPT_IN_ALL, examine
 from autograder.grading.results import Graded, Submission
+from autograder.grading.testify import EVIDENCE_TYPE
 from autograder.grading.work import Plan, experiments, run_and_judge
 from autograder.grading.workers import grade_here, warm_process
 from autograder.judge import judge
@@ -144,6 +145,49 @@ def test_an_experiment_is_passed_over_unless_an_answer_needs_it():
     notebook = answered(needed, e2_3=RIGHT["2.3"].replace("\n", "\n    assert HALF\n", 1))
     assert earned(graded(notebook, frozenset([needed]))) == POINTS
     assert text_of(notebook.cells[1]) == "it ran\n"
+
+
+def test_a_check_runs_in_the_request_of_an_answer_that_only_defines_and_does_not_fail(monkeypatch):
+    alone = []
+
+    async def noting(self, index, count, exercise, seeds, *rest):
+        alone.extend((exercise, purpose) for purpose in seeds)
+        return await testify(self, index, count, exercise, seeds, *rest)
+
+    testify = Client.testify
+    monkeypatch.setattr(Client, "testify", noting)
+    broken = RIGHT["2.4"] + "\nclass Broken:\n    1 / 0"
+    wrong = source_of(EXERCISES["2.1"].mistakes[0].answer, "softmax")
+    made = graded(answered(e2_1=wrong, e2_3=RIGHT["2.3"] + "\nprint('tried')", e2_4=broken))
+    assert earned(made) == POINTS | {"2.1": earned(made)["2.1"]} and earned(made)["2.1"] < POINTS["2.1"]
+    assert alone == [("2.1", "public"), ("2.3", "secret"), ("2.4", "secret")]
+
+
+def test_what_a_check_draws_and_counts_is_not_the_next_cell_s():
+    """One request or two: the cells that follow have the same numbers, and show no figure that is not theirs."""
+    draws = RIGHT["2.1"].replace("\n", "\n    import matplotlib.pyplot as plt; plt.plot([1, 2])\n", 1)
+    shown = {}
+    for way, extra in (("one", ""), ("two", "\npass")):
+        cells = [cell(draws + extra, "exercise-2-1"), cell('check("2.1")', "check-2-1"), cell("len(In), sorted(Out)")]
+        notebook = new_notebook(cells=[cell("import numpy as np, attn_ref"), *cells, cell("1 + 1")])
+        found = run_sync(examine)(
+            notebook, {"secret": 31, "public": SEED}, sandboxed_kernel, Budget(), lambda *_: False
+        )
+        assert all(one["status"] == "returned" for one in found.evidence["2.1"]["secret"])
+        shown[way] = [one.outputs for one in notebook.cells]
+    assert shown["one"] == shown["two"]
+    assert [one.execution_count for one in shown["one"][3] + shown["one"][4]] == [4, 5] and not shown["one"][1]
+
+
+def test_evidence_that_a_failing_answer_sends_itself_is_no_evidence():
+    forged = f"""
+class Forged:
+    __import__("IPython").get_ipython().display_pub.publish({{"{EVIDENCE_TYPE}": {{"secret": "forged"}}}})
+    1 / 0
+"""
+    notebook = new_notebook(cells=[cell(IMPORTS), cell(forged, "exercise-2-1"), cell('check("2.1")', "check-2-1")])
+    found = run_sync(examine)(notebook, {"secret": 31, "public": SEED}, sandboxed_kernel, Budget())
+    assert found.evidence["2.1"] == {"instead": ""}
 
 
 def test_a_notebook_of_loops_ends_with_its_budget_and_says_so():

@@ -91,10 +91,15 @@ def alive(pid):
         return False
 
 
-def strays(mark):
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def strays(mark, keepers=False):
     """Process ids that a kernel of this test left: forks of our warm processes, or programs that carry the mark.
 
-    The warm processes themselves are children of this one; other tests may have left one for the next.
+    The warm processes themselves are children of this one; other tests may have left one for the next. Their children
+    are keepers, which wait for another kernel.
     """
     forked = f"forkserver.main()\0{Path(__file__).parents[1]}\0".encode()
     found = []
@@ -102,7 +107,8 @@ def strays(mark):
         with contextlib.suppress(OSError):
             line = Path("/proc", pid, "cmdline").read_bytes()
             ours = forked in line and f"\0{os.getpid()}\0".encode() in line
-            forked_again = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[1] != str(os.getpid())
+            parent = parent_of(pid)
+            forked_again = parent != os.getpid() and (keepers or parent_of(parent) != os.getpid())
             if ours and forked_again or mark.encode() in Path("/proc", pid, "environ").read_bytes():
                 found.append(int(pid))
     return found
@@ -346,7 +352,7 @@ def test_nothing_is_left_when_a_kernel_has_ended(warm, level):
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_kernel_whose_keeper_was_killed_ends(warm, level):
     async def kill(manager):
-        keeper = int(Path(f"/proc/{manager.provisioner.pid}/stat").read_text().rpartition(")")[2].split()[1])
+        keeper = parent_of(manager.provisioner.pid)
         folders.append(Path(manager.connection_file).parent)
         os.kill(keeper, signal.SIGKILL)
 
@@ -392,9 +398,40 @@ asyncio.run(go())
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_keeper_serves_again_and_hands_nothing_on(level):
+    """A second kernel looks for the first one's file in all of its memory, where a fork would have left it."""
+    look = """
+        import re
+        pattern, found = bytes(reversed(b"enola-rof-")), 0
+        with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", 0) as memory:
+            for first, last, rights in re.findall(r"(?m)^(\\w+)-(\\w+) (\\S+)", maps.read()):
+                if rights.startswith("rw"):
+                    memory.seek(int(first, 16))
+                    found += memory.read(int(last, 16) - int(first, 16)).count(pattern)
+        print("often" if found > 500 else "hardly")
+        """
+    keepers, content = [], b"-for-alone" * 1000
+
+    async def note(manager):
+        keepers.append(parent_of(manager.provisioner.pid))
+
+    with WarmProcess(preload=["ipykernel"]) as process:
+        files = {"answer.txt": content}
+        assert "often" in run(process, level, "text = open('answer.txt', 'rb').read()", look, files=files).text
+        for _ in range(2):
+            assert "hardly" in run(process, level, look, during=note).text
+    assert len(set(keepers)) == (1 if os.getuid() == 0 or level == "landlock" else 2)
+    deadline = time.monotonic() + 10
+    while strays("ATTN_NO_MARK", keepers=True) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert strays("ATTN_NO_MARK", keepers=True) == []
+
+
 def test_a_warm_process_that_was_killed_is_started_anew():
     with WarmProcess(preload=["ipykernel"]) as process:
         assert run(process, LEVELS[0], "1 + 1").text == "2"
+        process.keeper().close()  # one that has served would do without the warm process
         os.kill(process.pid, signal.SIGKILL)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert run(process, LEVELS[0], "1 + 2").text == "3"

@@ -84,6 +84,21 @@ class Client(NotebookClient):
             cell = self.nb.cells[index] = copy.deepcopy(cell)
         return await self._execute(cell, index, count, seconds, self.budget.output * 2**20)
 
+    async def run_and_testify(self, index, count, exercise, seeds, seconds):
+        """Run a cell and then its check, in one request. Returns and raises like `run`.
+
+        What the check sends is left in `evidence`: None where the cell has failed or something has gone wrong.
+        """
+        cell, self.evidence = self.nb.cells[index], None
+        self.kc.then = call(exercise, seeds, apart=False, along=True)
+        try:
+            late = await self._execute(cell, index, count, seconds, LARGEST_MESSAGE)
+        finally:
+            self.kc.then = ""
+        if late or any(one.output_type == "error" for one in cell.outputs):
+            self.evidence = None
+        return late
+
     async def testify(self, index, count, exercise, seeds, seconds, apart):
         """Run a check in the place of its cell; what it sends is left in `evidence`. Returns and raises like `run`."""
         cell = copy.deepcopy(self.nb.cells[index])

@@ -7,6 +7,7 @@ import ast
 import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import chain
 
 from autograder.grading.names import Unreadable, parse
 from autograder.grading.results import Flag
@@ -43,11 +44,12 @@ def copies(answers, published):
     Short answers are left out, and so is one of middling length that more than a quarter of the class share. The work
     grows with the number of answers, not with that of pairs.
     """
-    solutions = {(exercise, form(source)) for exercise, sources in published.items() for source in sources}
+    forms = {source: form(source) for source in {*answers.values(), *chain.from_iterable(published.values())}}
+    solutions = {(exercise, forms[source]) for exercise, sources in published.items() for source in sources}
     alike, handed_in = defaultdict(list), defaultdict(int)
     for (student, exercise), source in answers.items():
         handed_in[exercise] += 1
-        found = form(source)
+        found = forms[source]
         if found is not None and found.nodes >= SHORT:
             alike[exercise, found].append(student)
     flagged = []

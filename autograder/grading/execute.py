@@ -3,10 +3,12 @@
 A cell that loops, floods, crashes or exhausts a limit is stopped; a fresh kernel then runs what stood before it again,
 without it, and goes on. So it costs the exercise it belongs to and no other. One budget of time bounds the whole.
 
-Checks run their answers in the kernel itself, which is thrown away anyway. At the first sign that one has done harm
-there, a fresh kernel begins again, and from then on every answer runs in a child of its own.
+Checks run their answers in the kernel itself, which is thrown away anyway, and where a check follows a cell that only
+defines its answer, one request runs both. At the first sign that an answer has done harm there, a fresh kernel begins
+again, and from then on every check has a request of its own and every answer runs in a child of its own.
 """
 
+import ast
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from autograder.grading.results import Breach
 KEPT_IN_ALL = 20 * 2**20  # characters of outputs kept of a notebook
 HARM = ("died", "memory", "processes", "disk")  # what an earlier answer may have done to a later cell
 SKIPPED = "[an experiment of the course, which is not run when a notebook is graded]\n"
+ONLY_DEFINE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 LEFT_OUT = "[left out: this notebook has more than {mib} MiB of outputs]\n"
 
 
@@ -59,6 +62,7 @@ class _Examination:
         self.noted = set()  # (index, kind) of the breaches that are recorded
         self.kept = 0  # characters of outputs
         self.apart = False  # whether answers run in a child of the kernel
+        self.along = {}  # {exercise id: evidence} of checks that ran in one request with their answers
         for index, cell in enumerate(notebook.cells):
             if cell.cell_type == "code":
                 cell.update(outputs=[], execution_count=None)
@@ -82,17 +86,18 @@ class _Examination:
     async def _sit(self, client):
         """Run what is left, and first again what it builds on; checks that are done need no second time."""
         trusting = False  # has an answer run in this kernel itself?
-        for index in self.code:
+        for index, following in zip(self.code, [*self.code[1:], None], strict=True):
             cell, again = self.notebook.cells[index], index in self.done
             check = exercise_of(cell, "check")
             if index in self.barred or (check and (again or self.found.cost(check))):
                 self.done.add(index)
                 continue
-            trusting = trusting or bool(check and not self.apart)
+            both = None if check or again or self.apart else self._checked_by(index, following)
+            trusting = trusting or bool((check or both) and not self.apart)
             try:
-                await (self._check(client, index, check) if check else self._run(client, index, again))
+                await (self._check(client, index, check) if check else self._run(client, index, again, both))
             except Stopped as stop:
-                if trusting and not self.apart and (check or stop.kind in HARM):
+                if trusting and not self.apart and (check or both or stop.kind in HARM):
                     self.apart = True
                     return
                 if stop.kind != "submission too slow" and (suspects := self._suspects(index)):
@@ -115,10 +120,27 @@ class _Examination:
                 found.add(earlier)
         return found
 
-    async def _run(self, client, index, again):
+    def _checked_by(self, index, following):
+        """The exercise whose answer this cell only defines and that the following cell checks, or None."""
         cell = self.notebook.cells[index]
+        exercise = exercise_of(cell, "exercise")
+        if following is None or exercise is None or exercise_of(self.notebook.cells[following], "check") != exercise:
+            return None
         try:
-            late = await client.run(index, self.numbers[index], self._seconds(), again)
+            body = ast.parse(cell.source).body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+        return exercise if all(isinstance(one, ONLY_DEFINE) for one in body) else None
+
+    async def _run(self, client, index, again, both=None):
+        """Run a cell; with `both`, in one request with the check of that exercise."""
+        cell, number = self.notebook.cells[index], self.numbers[index]
+        try:
+            if both:
+                seeds = {"secret": self.seeds["secret"]}
+                late = await client.run_and_testify(index, number, both, seeds, self._seconds())
+            else:
+                late = await client.run(index, number, self._seconds(), again)
         finally:
             if not again:
                 self._keep(cell)
@@ -126,6 +148,8 @@ class _Examination:
             self._note(late, index)
         if any(one.get("ename") == "StdinNotImplementedError" for one in cell.outputs):
             self._note(Stopped("asked for input"), index)
+        if both and client.evidence is not None:
+            self.along[both] = client.evidence
 
     def _keep(self, cell):
         """Leave a cell its outputs, unless those of the notebook are too large together."""
@@ -139,6 +163,9 @@ class _Examination:
         for purpose in ("secret", "public"):
             if purpose == "public" and not self.explain(exercise, evidence):
                 break
+            if purpose == "secret" and exercise in self.along:
+                evidence = self.along.pop(exercise)
+                continue
             seeds = {purpose: self.seeds[purpose]}
             late = await client.testify(index, count, exercise, seeds, self._seconds(), self.apart)
             if late:

@@ -80,6 +80,12 @@ def bindings(statements):
 
 def local_names(function):
     """The bindings of one function: its parameters and what its body binds, less what it declares global."""
+    if not hasattr(function, "local_names"):  # kept with the tree, and gone with it
+        function.local_names = _local_names(function)
+    return function.local_names
+
+
+def _local_names(function):
     arguments = function.args
     every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
     body = body_of(function)

@@ -27,7 +27,11 @@ class Place:
 
 
 def spare_uid():
-    """A user that nobody is, for this process's child: the administrator's kernels run as one. Else who we are."""
+    """A user that nobody is, for this process's child: the administrator's kernels run as one. Else who we are.
+
+    The next child has the same: of an earlier one no process and no file is left, and the filter over system calls
+    refuses what would outlive it otherwise (keys, shared memory with a name, message queues).
+    """
     if os.getuid() != 0:
         return os.getuid()
     lines = Path("/proc/self/uid_map").read_text().splitlines()
@@ -50,6 +54,11 @@ def prepare(level):
     """In the parent of the process that is to enter, before it is forked. Raises OSError."""
     if level == "namespaces":
         namespaces.prepare()
+
+
+def can_prepare_again(level):
+    """Once its child has ended: may this process have another one enter?"""
+    return level != "namespaces" or namespaces.can_prepare_again()
 
 
 def enter(place, spare_pids=()):

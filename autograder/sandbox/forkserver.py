@@ -83,10 +83,13 @@ def _load(name):
 
 
 def _prime():
-    """Do once what is slow the first time: draw a figure, format a traceback. What fails here only stays slow."""
+    """Do once what is slow the first time: draw a figure, show a tensor or an error. What fails only stays slow."""
     if "matplotlib" in sys.modules:
         with contextlib.suppress(Exception):
             _draw()
+    if "torch" in sys.modules:
+        with contextlib.suppress(Exception):
+            repr(sys.modules["torch"].ones(1))
     if "IPython" in sys.modules:
         with contextlib.suppress(Exception):
             _format_traceback()

@@ -1,10 +1,13 @@
 """The process beside each kernel that keeps it: starts it, watches what it uses, ends all of it, clears up.
 
 It is forked from the warm process and stays outside the sandbox. The grader describes the kernel over a connection, and
-the kernel ends when that connection does, so that a killed grader leaves nothing behind.
+the kernel ends when that connection does, so that a killed grader leaves nothing behind. A keeper serves one kernel
+after another; what concerns a single submission is read by its kernel alone, so that the next one cannot find it in the
+memory that a fork hands on.
 
-    grader -> keeper    {"level", "limits", "key", "environment", "threads", "files"}, then the files' bytes
-    keeper -> grader    {"address", "pid"} or {"error"}; when the kernel has ended {"status", "kind", "facts"}
+    grader -> keeper    {"level", "limits", "grader"}
+    grader -> kernel    {"key", "environment", "threads", "files"}, then the files' bytes
+    keeper -> grader    {"address", "pid"} or {"error"}; when the kernel has ended {"status", "kind", "facts", "again"}
     grader -> keeper    {"signal": number}, or {"end": true}
 """
 
@@ -35,17 +38,26 @@ def keep(descriptor, grader):
     """The keeper's work from the grader's first message on. `grader` is a descriptor of the grader's process."""
     os.setsid()
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)  # orphans and daemons of the kernel become our children
-    with Connection(descriptor) as connection:
-        wanted = json.loads(connection.recv_bytes())
-        files = [(name, connection.recv_bytes()) for name in wanted.pop("files")]
-        folder = _make_folder()
-        try:
-            last_words = _run(connection, grader, folder, wanted, files)
-        finally:
-            tree.end_all(os.getpid())
-            _remove(folder)
-        with contextlib.suppress(OSError):  # the grader may be gone
+    with Connection(descriptor) as connection, contextlib.suppress(EOFError, OSError):  # the grader may be gone
+        again = True
+        while again:
+            while "level" not in (wanted := json.loads(connection.recv_bytes())):
+                pass  # a signal, or the order to end, that came after the end
+            last_words = _serve(connection, grader, wanted)
             connection.send_bytes(json.dumps(last_words).encode())
+            again = last_words["again"]
+
+
+def _serve(connection, grader, wanted):
+    """One kernel from its start to its end. What is left to tell the grader, and whether another may follow."""
+    folder = _make_folder()
+    try:
+        last_words = _run(connection, grader, folder, wanted)
+    finally:
+        tree.end_all(os.getpid())
+        _remove(folder)
+    last_words["again"] = "error" not in last_words and confine.can_prepare_again(wanted["level"])
+    return last_words
 
 
 def _make_folder():
@@ -56,7 +68,7 @@ def _make_folder():
     return folder
 
 
-def _run(connection, grader, folder, wanted, files):
+def _run(connection, grader, folder, wanted):
     """What is left to tell the grader once the kernel has ended, or could not start."""
     limits = Limits(**wanted["limits"])
     place = confine.Place(wanted["level"], f"{folder}/kernel", confine.spare_uid(), limits)
@@ -66,7 +78,7 @@ def _run(connection, grader, folder, wanted, files):
         os.mkdir(place.folder, 0o711)
         confine.make_folders(place)
         confine.prepare(place.level)
-        kernel = _fork_kernel(place, wanted, files, listening)
+        kernel = _fork_kernel(place, connection, wanted["grader"], listening)
     except Exception as error:
         return {"error": str(error)}
     finally:
@@ -89,13 +101,13 @@ def _listen(address):
     return made
 
 
-def _fork_kernel(place, wanted, files, listening):
+def _fork_kernel(place, connection, grader, listening):
     """The process id of the kernel, once it is ready in the sandbox. Raises Refused with what went wrong."""
     readable, writable = os.pipe()
-    spare_pids = [os.getpid(), os.getppid(), wanted["grader"]]
+    spare_pids = [os.getpid(), os.getppid(), grader]
     kernel = os.fork()
     if kernel == 0:
-        _become_kernel(place, wanted, files, listening, writable, spare_pids)
+        _become_kernel(place, connection, listening, writable, spare_pids)
     os.close(writable)
     try:
         if not select.select([readable], [], [], _START_SECONDS)[0]:
@@ -108,10 +120,12 @@ def _fork_kernel(place, wanted, files, listening):
     return kernel
 
 
-def _become_kernel(place, wanted, files, listening, writable, spare_pids):
+def _become_kernel(place, connection, listening, writable, spare_pids):
     """The kernel's whole life."""
     try:
         os.setsid()
+        wanted = json.loads(connection.recv_bytes())
+        files = [(name, connection.recv_bytes()) for name in wanted["files"]]
         descriptors = [one.fileno() for one in listening]
         _blind_others([*descriptors, writable])
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
@@ -148,6 +162,13 @@ def _blind_others(kept):
 def _watch(connection, grader, place, kernel, shared):
     """(exit status, kind of breach or None, its facts) once the kernel has ended or has been ended."""
     ended = os.pidfd_open(kernel)
+    try:
+        return _watch_until(ended, connection, grader, place, kernel, shared)
+    finally:
+        os.close(ended)
+
+
+def _watch_until(ended, connection, grader, place, kernel, shared):
     poller = select.poll()
     for descriptor in (connection.fileno(), grader, ended):
         poller.register(descriptor, select.POLLIN)

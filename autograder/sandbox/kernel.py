@@ -1,16 +1,21 @@
 """The Jupyter kernel inside the sandbox: ipykernel, with sockets that were opened outside."""
 
 import io
+import logging
 import os
 import random
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import zmq
+from ipykernel import iostream, ipkernel
 from ipykernel.heartbeat import Heartbeat
+from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from traitlets.config import Config
 
@@ -71,7 +76,8 @@ def application(key, descriptors, terminals):
     config = Config()
     config.HistoryManager.enabled = False
     config.Session.key = key.encode()
-    config.IPKernelApp.update(transport="ipc", ip="open")
+    config.IPKernelApp.update(transport="ipc", ip="open", kernel_class=_Kernel)
+    config.IPKernelApp.outstream_class = f"{__name__}.OutStream"
     app = _App.instance(config=config, open_sockets=dict(zip(range(1, 6), descriptors, strict=True)))
     for port, name in enumerate(NAMES, start=1):
         setattr(app, f"{name}_port", port)
@@ -99,6 +105,7 @@ class _App(IPKernelApp):
     def init_control(self, context):
         super().init_control(context)
         self.debug_shell_socket.disconnect(self.shell_socket.last_endpoint)  # nobody debugs a submission in here
+        self.shell_channel_thread = _NoThread()
 
     def init_heartbeat(self):
         self.heartbeat = _Heartbeat(zmq.Context(), ("ipc", "open", self.hb_port))
@@ -111,8 +118,48 @@ class _App(IPKernelApp):
     def init_connection_file(self):
         pass
 
+    def _configure_logging(self):
+        """Nobody sees what it logs, and to set this up goes through every logger that there is."""
+        logging.getLogger(type(self).__name__).addHandler(logging.NullHandler())
+
+    def init_code(self):
+        """There are no start-up files. It would also note the names of all modules, for `%reset aggressive`."""
+        self.shell.user_ns_hidden.update(self.shell.user_ns)
+
     def write_connection_file(self, **kwargs):
         pass
+
+
+class _NoThread:
+    """In place of the thread that takes requests while a cell runs, and hands each on: here nobody sends any then."""
+
+    parent_thread = threading.main_thread()  # where cells run
+
+    def __bool__(self):
+        return False
+
+
+class _Kernel(IPythonKernel):
+    """ipykernel's, less what it prepares for a debugger and for a second request while a cell runs."""
+
+    _supports_kernel_subshells = False
+
+    def __init__(self, **kwargs):
+        # ipykernel notes the files of all modules for its debugger. To look at a module is to write to its count of
+        # references, and so to copy the memory that a fork shares: a fourth of what was copied when a kernel started.
+        ipkernel.sys = SimpleNamespace(**{**vars(sys), "modules": {}})
+        try:
+            super().__init__(**kwargs)
+        finally:
+            ipkernel.sys = sys
+
+
+class OutStream(iostream.OutStream):
+    """Text on its way to the notebook. ipykernel flushes four times a cell, and each time waits for another thread."""
+
+    def flush(self):
+        if self._buffers:
+            super().flush()
 
 
 class _Heartbeat(Heartbeat):

@@ -61,6 +61,17 @@ def kernel_manager(warm, level, limits=None, files=None, environment=None, threa
 class Client(AsyncKernelClient):
     """A client that is ready as soon as the kernel is. Jupyter's own waits 0.2 s more for a channel to stay silent."""
 
+    then = ""  # an expression that is evaluated after what is executed next, in the same request, if that ends well
+
+    def execute(self, code, *args, **options):
+        if self.then:
+            options["user_expressions"] = {"then": self.then}
+        return super().execute(code, *args, **options)
+
+    def start_channels(self, shell=True, iopub=True, stdin=True, hb=False, control=True):
+        """Without a heartbeat, for which Jupyter starts a thread: the keeper tells when the kernel has ended."""
+        super().start_channels(shell, iopub, stdin, hb, control)
+
     async def wait_for_ready(self, timeout=None):
         """Return once the kernel has answered and its outputs arrive here. Raises RuntimeError if it does not."""
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -114,10 +125,11 @@ class SandboxProvisioner(KernelProvisionerBase):
         return {**kwargs, "cmd": [sys.executable]}
 
     async def launch_kernel(self, cmd, **kwargs):
-        wanted, files = self._describe(kwargs.get("env", {}), kwargs.get("cwd"))
+        wanted, inside, files = self._describe(kwargs.get("env", {}), kwargs.get("cwd"))
         self.ended_by, self._status, self._asked_to_end = None, None, False
-        self._keeper = (self.warm or _shared_warm()).fork()
-        self._send(json.dumps(wanted).encode(), *files.values())
+        self.warm = self.warm or _shared_warm()
+        self._keeper = self.warm.keeper()
+        self._send(json.dumps(wanted).encode(), json.dumps(inside).encode(), *files.values())
         while not self._keeper.poll():  # the keeper itself has a time limit
             await asyncio.sleep(0.002)
         answer = self._receive()
@@ -136,7 +148,7 @@ class SandboxProvisioner(KernelProvisionerBase):
         return self.connection_info
 
     def _describe(self, environment, cwd):
-        """What the keeper is told, and the working copy. Raises Refused."""
+        """What the keeper is told, what the kernel alone, and the working copy. Raises Refused."""
         limits = self.limits or Limits(self.memory_mib * 2**20, self.processes, self.disk_mib * 2**20)
         files = self.files
         if files is None:
@@ -145,17 +157,22 @@ class SandboxProvisioner(KernelProvisionerBase):
         wanted = {
             "level": self.level or _strongest(self.log),
             "limits": asdict(limits),
+            "grader": os.getpid(),
+        }
+        inside = {
             "key": self.parent.session.key.decode(),
             "environment": {name: environment[name] for name in _PASSED if name in environment} | self.environment,
             "threads": self.threads,
-            "grader": os.getpid(),
             "files": list(files),
         }
-        return wanted, files
+        return wanted, inside, files
 
     async def poll(self):
         if self._keeper is not None and self._keeper.poll():
             ended = self._receive()
+            if ended.get("again"):
+                self.warm.take_back(self._keeper)
+                self._keeper = None
             self._close()
             self._status = ended.get("status")
             if ended.get("kind") and not self._asked_to_end:

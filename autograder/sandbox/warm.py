@@ -35,6 +35,7 @@ class WarmProcess:
         self.preload = tuple(preload)
         self._process = self._socket = None
         self._ready = False
+        self._idle = []  # Connections to keepers that have served a kernel of this process
 
     def start(self, more=False):
         """Start it and return; `wait` or the first kernel tells whether it got ready. Raises Refused off Linux.
@@ -88,11 +89,16 @@ class WarmProcess:
         self._ready = True
         return self
 
-    def fork(self):
-        """Fork a keeper, which waits for its kernel to be described. Returns the Connection to it.
+    def keeper(self):
+        """The Connection to a keeper, which waits for its kernel to be described: one that has served, or a new one.
 
         A warm process that has ended (the system ends what uses most memory) is started anew.
         """
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.poll():
+                return connection
+            connection.close()  # it has ended
         self.wait()
         ours, theirs = socket.socketpair()
         with theirs:
@@ -104,10 +110,14 @@ class WarmProcess:
                 socket.send_fds(self._socket, [b"fork"], [theirs.fileno()])
         return Connection(ours.detach())
 
+    def take_back(self, connection):
+        """A keeper that has said it can serve again."""
+        self._idle.append(connection)
+
     def __getstate__(self):
         """For a worker process: a way to the same warm process, which only the one that started it ends."""
         self.wait()
-        return {"preload": self.preload, "_process": None, "_socket": self._socket, "_ready": True}
+        return {"preload": self.preload, "_process": None, "_socket": self._socket, "_ready": True, "_idle": []}
 
     @property
     def pid(self):
@@ -115,6 +125,8 @@ class WarmProcess:
 
     def stop(self):
         """End it. Kernels forked from it go on; each has a keeper of its own."""
+        while self._idle:
+            self._idle.pop().close()
         if self._process is None:
             return
         self._socket.close()

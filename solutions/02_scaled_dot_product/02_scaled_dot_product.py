@@ -425,7 +425,7 @@ check("2.5", logit_std)
 # %% [markdown] teacher="2.5"
 # **Why this works.** Each product q_i k_i has mean 0 and variance 1; d independent ones sum to variance d. The check's
 # tolerance follows from the standard error of a sample standard deviation (see the definition). How much 150 estimates
-# from 50 pairs scatter tells dot products from numbers drawn with the right spread. **Common wrong turns.** `q @ k.T`
+# from 20 pairs scatter tells dot products from numbers drawn with the right spread. **Common wrong turns.** `q @ k.T`
 # makes n² dot products, 800 MB for the default n. `np.random.normal` ignores the generator that was passed.
 # **Another way.** One pair at a time in a loop, or scale q before the product.
 
