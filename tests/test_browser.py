@@ -103,6 +103,14 @@ def wait_for(condition, seconds):
         time.sleep(0.2)
 
 
+def wait_until(page, condition, seconds=60):
+    """As `wait_for`, while the page goes on: Playwright handles its events only while it is asked to wait."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        page.wait_for_timeout(200)
+
+
 class Notebook:
     """The open notebook, with a learner's hands: find a cell, type into it, run it, look at what it shows."""
 
@@ -273,14 +281,12 @@ def test_the_map_is_drawn_and_a_word_of_a_chapter_leads_to_the_glossary(notebook
     # JupyterLab opens a notebook at its top, before its headings are drawn; in an open one it goes to the heading.
     page.get_by_role("tab", name=FOLDER).click()
     word.click()
-    page.wait_for_timeout(1500)
-    assert 0 < meaning.bounding_box()["y"] < 1000
+    wait_until(page, lambda: (box := meaning.bounding_box()) and 0 < box["y"] < 1000)
     picture_of(page, "9-glossary")
     page.evaluate("() => { window.jupyterapp.commands.execute('docmanager:open', {path: 'course/map.ipynb'}); }")
     drawing = page.locator(".jp-RenderedMermaid img").first
     drawing.wait_for(timeout=60_000)
-    page.wait_for_timeout(1500)
-    assert drawing.bounding_box()["height"] > 500
+    wait_until(page, lambda: (box := drawing.bounding_box()) and box["height"] > 500)
     picture_of(page, "10-map")
     dark(page, True)
     picture_of(page, "11-map-dark")

@@ -69,10 +69,12 @@ TASKS = {
     "clean": ("Remove .venv and caches; grades and your work stay.", None, "", []),
 }
 TASKS["test"][-1].extend(["ruff check .", "ruff format --check .", 'pytest -n 2 -m "not slow" --durations=15'])
-# What only computes is run side by side; what measures, sandboxes or opens a browser, one after the other.
-SIDE_BY_SIDE = [
-    f"tests/test_{name}.py" for name in ("exercises", "spoilers", "policy", "cli", "attention_fuzz", "triton_here")
-]
+# These can share the machine; what opens a browser or starts graders, servers and clusters is run one after the other.
+ALONGSIDE = """
+    attention_fuzz cli execute exercises policy sandbox_attacks spoilers
+    stories triton triton_aot triton_here wrong_calls
+"""
+SIDE_BY_SIDE = ["tests/conformance", *(f"tests/test_{name}.py" for name in ALONGSIDE.split())]
 TASKS["test-slow"][-1].extend(
     [
         f"pytest -n 2 -m slow --durations=10 {' '.join(SIDE_BY_SIDE)}",
