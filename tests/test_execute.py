@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 import json
 import re
 
@@ -164,19 +165,20 @@ def test_a_check_runs_in_the_request_of_an_answer_that_only_defines_and_does_not
 
 
 def test_what_a_check_draws_and_counts_is_not_the_next_cell_s():
-    """One request or two: the cells that follow have the same numbers, and show no figure that is not theirs."""
+    """One request or two, one look or two: the cells that follow have the same numbers, and show only their figures."""
     draws = RIGHT["2.1"].replace("\n", "\n    import matplotlib.pyplot as plt; plt.plot([1, 2])\n", 1)
-    shown = {}
-    for way, extra in (("one", ""), ("two", "\npass")):
+    shown = []
+    for extra, explained in itertools.product(("", "\npass"), (False, True)):
         cells = [cell(draws + extra, "exercise-2-1"), cell('check("2.1")', "check-2-1"), cell("len(In), sorted(Out)")]
         notebook = new_notebook(cells=[cell("import numpy as np, attn_ref"), *cells, cell("1 + 1")])
-        found = run_sync(examine)(
-            notebook, {"secret": 31, "public": SEED}, sandboxed_kernel, Budget(), lambda *_: False
-        )
-        assert all(one["status"] == "returned" for one in found.evidence["2.1"]["secret"])
-        shown[way] = [one.outputs for one in notebook.cells]
-    assert shown["one"] == shown["two"]
-    assert [one.execution_count for one in shown["one"][3] + shown["one"][4]] == [4, 5] and not shown["one"][1]
+        seeds = {"secret": 31, "public": SEED}
+        found = run_sync(examine)(notebook, seeds, sandboxed_kernel, Budget(), lambda *_, answer=explained: answer)
+        evidence = found.evidence["2.1"]
+        assert set(evidence) == ({"secret", "public"} if explained else {"secret"})
+        assert all(one["status"] == "returned" for one in evidence["secret"])
+        shown.append([one.outputs for one in notebook.cells])
+    assert shown[1:] == shown[:1] * 3
+    assert [one.execution_count for one in shown[0][3] + shown[0][4]] == [4, 5] and not shown[0][1]
 
 
 def test_evidence_that_a_failing_answer_sends_itself_is_no_evidence():

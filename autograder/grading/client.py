@@ -99,15 +99,19 @@ class Client(NotebookClient):
             self.evidence = None
         return late
 
-    async def testify(self, index, count, exercise, seeds, seconds, apart):
-        """Run a check in the place of its cell; what it sends is left in `evidence`. Returns and raises like `run`."""
+    async def testify(self, index, count, exercise, seeds, seconds, apart, again=False):
+        """Run a check in the place of its cell; what it sends is left in `evidence`. Returns and raises like `run`.
+
+        A check that runs `again` is not counted, so that the cells after it have the numbers that they have at home.
+        """
         cell = copy.deepcopy(self.nb.cells[index])
         cell.source, self.evidence = call(exercise, seeds, apart), None
-        return await self._execute(cell, index, count, seconds, LARGEST_MESSAGE)
+        return await self._execute(cell, index, count, seconds, LARGEST_MESSAGE, counted=not again)
 
-    async def _execute(self, cell, index, count, seconds, limit):
+    async def _execute(self, cell, index, count, seconds, limit, counted=True):
         self.sent, self.limit = 0, limit
-        task = asyncio.ensure_future(self.async_execute_cell(cell, index, execution_count=count))
+        running = self.async_execute_cell(cell, index, execution_count=count, store_history=counted)
+        task = asyncio.ensure_future(running)
         try:
             return await self._wait(task, seconds)
         except Stopped:
