@@ -44,7 +44,7 @@ Kernels
 32. `triton_watch`, `triton_read`   who touches what in a kernel, and what a compiler makes of it
 33. `triton_tiles`, `triton_forward`, `triton_backward`, `triton_decode`, `triton_tuning`, `triton_backend`,
     `triton_aot`   the same on a GPU
-34. `carried`, `iterations`, `numba_types`   what a parallel loop touches, and in which dtype it computes
+34. `carried`, `watched`, `iterations`, `numba_types`   what a parallel loop touches, and in which dtype it computes
 35. `autograd`    kernels in torch's graph
 
 Looking

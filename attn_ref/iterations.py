@@ -7,21 +7,17 @@ come out right a thousand times. Running tells little, then; looking at what is 
 here in reverse, since numba promises no order. Used in course/11_numba_kernel.
 """
 
-import functools
-import linecache
 import math
-import sys
 import types
 from collections import Counter
 
 import numpy as np
 
 from attn_ref.carried import carried
+from attn_ref.watched import Log, arrays_in, bare
 
 MAKES = ("arange", "array", "empty", "eye", "full", "linspace", "ones", "zeros")  # arrays without a watched argument
 COPIES = ("ascontiguousarray", "asfortranarray")  # as NumPy's own they would not be seen
-LOOKS = ("empty_like", "full_like", "ones_like", "zeros_like", "ndim", "shape", "size", "reshape", "transpose")
-READS = ("argmax", "argmin", "astype", "copy", "cumsum", "dot", "flatten", "item", "mean", "repeat", "std", "var")
 WHOLE = ("ceil", "floor", "trunc", "gcd", "lcm")  # whole numbers in Python and in numba, floats or arrays in NumPy
 NOT_OURS = ("numpy", "numba", "torch", "scipy", "math", "builtins")
 
@@ -42,21 +38,21 @@ def watch(kernel, *arguments):
     >>> watch(kernel, np.ones(3), np.zeros(1)).races
     {'total': 1}
     """
-    log = _Log()
+    log = Log()
     function = _replay(kernel, log, {})
     names = function.__code__.co_varnames
     given = [
         log.own(x, names[i] if i < len(names) else f"argument {i + 1}") if isinstance(x, np.ndarray) else x
         for i, x in enumerate(arguments)
     ]
-    return Seen(_bare(function(*given)), log)
+    return Seen(bare(function(*given)), log)
 
 
 def in_python(kernel):
     """The kernel as plain Python, with the iterations of prange in reverse, and nothing noted: fast enough for sizes
     at which every number is checked.  -> function
     """
-    return _replay(kernel, _Log(watching=False), {})
+    return _replay(kernel, Log(watching=False), {})
 
 
 class Seen:
@@ -102,168 +98,6 @@ class Seen:
             mine = found[rows[iteration]]
             mine[indices] = np.maximum(mine[indices], 2 if wrote else 1)
         return found
-
-
-class Watched(np.ndarray):
-    """An array whose reads and writes are noted. A view costs no read; what is done with it does."""
-
-    _log = None
-
-    def __array_finalize__(self, source):
-        self._log = getattr(source, "_log", None)
-
-    def __getitem__(self, key):
-        found = super().__getitem__(key)
-        if isinstance(found, Watched):
-            if _is_view(found, self):
-                return found
-            self._log.note(self, wrote=False)
-            return self._log.own(found)
-        self._log.note(self._at(key), wrote=False)
-        return found
-
-    def __setitem__(self, key, value):
-        self._log.note(value, wrote=False)
-        at = self._at(key)
-        self._log.note(at if _is_view(at, self) else self, wrote=True)
-        _bare(self)[key] = _bare(value)
-
-    def _at(self, key):
-        """The entries that a key names, as an array even if it is one number."""
-        return super().__getitem__((*key, ...) if isinstance(key, tuple) else (key, ...))
-
-    def __iter__(self):
-        return (self[i] for i in range(len(self)))
-
-    def __iadd__(self, other):
-        return self._log.total(self, other, np.add)
-
-    def __imul__(self, other):
-        return self._log.total(self, other, np.multiply)
-
-    def fill(self, value):
-        self[...] = value
-
-    def __array_ufunc__(self, ufunc, method, *inputs, out=(), **options):
-        log = next(x._log for x in (*inputs, *out) if isinstance(x, Watched))
-        for x in inputs:
-            log.note(x, wrote=False)
-        for x in out:
-            log.note(x, wrote=True)
-        options |= {"out": tuple(map(_bare, out))} if out else {}
-        found = getattr(ufunc, method)(*map(_bare, inputs), **options)
-        return (out[0] if len(out) == 1 else out) if out else log.own(found)
-
-    def __array_function__(self, function, kinds, arguments, options):
-        if function.__name__ not in LOOKS:
-            for x in _arrays_in((arguments, {k: x for k, x in options.items() if k != "out"})):
-                self._log.note(x, wrote=False, copied=function is np.copy)
-        self._log.note(options.get("out"), wrote=True)
-        found = function(*_bare(arguments), **_bare(options))
-        return options["out"] if options.get("out") is not None else self._log.own(found)
-
-
-def _reading(name):
-    def method(self, *arguments, **options):
-        for x in (self, *_arrays_in(arguments)):
-            self._log.note(x, wrote=False, copied=name in ("copy", "astype"))
-        return self._log.own(getattr(_bare(self), name)(*_bare(arguments), **_bare(options)))
-
-    return method
-
-
-for _name in READS:
-    setattr(Watched, _name, _reading(_name))
-
-
-class _Log:
-    """Events in order: (loop, iteration, wrote, addresses), and what was read `alone`, outside of all loops.
-
-    Arrays are kept, so that no address comes twice.
-    """
-
-    def __init__(self, watching=True):
-        self.watching, self.events, self.alone, self.kept, self.before = watching, [], [], [], set()
-        self.loop, self.iteration, self.iterations, self.codes, self.carried = 0, None, 0, set(), set()
-
-    def own(self, x, name=None):
-        if isinstance(x, tuple):
-            return tuple(self.own(item) for item in x)
-        if not self.watching or not isinstance(x, np.ndarray) or not x.ndim:
-            return x
-        x = _bare(x).view(Watched)
-        x._log = self
-        self.kept.append((x, name or self.line()))
-        if self.iteration is None and name is None:
-            self.before.add(id(x))
-        return x
-
-    def line(self):
-        """The line of the kernel that is running."""
-        frame = sys._getframe(1)
-        while frame is not None and frame.f_code not in self.codes:
-            frame = frame.f_back
-        if frame is None:
-            return "an array of its own"
-        text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-        return text or f"the array made in line {frame.f_lineno}"
-
-    def note(self, x, wrote, copied=False):
-        if not isinstance(x, Watched):
-            return
-        if self.iteration is not None:
-            self.events.append((self.loop, self.iteration, wrote, _addresses(x)))
-        elif not wrote and not copied:
-            self.alone.append(_addresses(x))
-
-    def total(self, x, other, ufunc):
-        """x += other; on a whole array made before the loop numba gives each thread a total of its own."""
-        if self.iteration is not None and id(x) in self.before:
-            self.note(other, wrote=False)
-            ufunc(_bare(x), _bare(other), out=_bare(x))
-            return x
-        return ufunc(x, other, out=(x,))
-
-    def prange(self, *bounds):
-        if self.iteration is not None:  # inside another: a loop like any other
-            yield from range(*bounds)
-            return
-        self.loop += 1
-        try:
-            for self.iteration in reversed(range(*bounds)):
-                self.iterations += 1
-                yield self.iteration
-        finally:
-            self.iteration = None
-
-    @functools.cached_property
-    def flat(self):
-        """All events, a row for each number touched: when, iteration, wrote, address."""
-        lengths = [len(addresses) for *_, addresses in self.events]
-        columns = [np.repeat([event[i] for event in self.events], lengths) for i in (1, 2)]
-        every = [np.asarray(addresses) for *_, addresses in self.events] or [np.zeros(0, int)]
-        return np.repeat(np.arange(len(lengths)), lengths), *columns, np.concatenate(every)
-
-    @functools.cached_property
-    def raced(self):
-        """The addresses that two iterations of one loop touch, at least one of them writing, sorted."""
-        when, iteration, wrote, address = self.flat
-        loops, found = np.array([event[0] for event in self.events], int)[when], [np.zeros(0, int)]
-        for loop in np.unique(loops):
-            touched, number = np.unique(address[loops == loop], return_inverse=True)
-            first, last, written = np.full(len(touched), 2**62), np.full(len(touched), -1), np.zeros(len(touched), bool)
-            np.minimum.at(first, number, iteration[loops == loop])
-            np.maximum.at(last, number, iteration[loops == loop])
-            np.logical_or.at(written, number, wrote[loops == loop].astype(bool))
-            found.append(touched[(first < last) & written])
-        return np.unique(np.concatenate(found))
-
-    def name_of(self, address):
-        for x, name in self.kept:
-            start = x.__array_interface__["data"][0]
-            if start <= address < start + x.nbytes:
-                return name
-        return "an array of its own"
 
 
 class _Module:
@@ -321,11 +155,11 @@ def _undecorated(*functions, **options):
 
 def _making(function, log):
     def make(*arguments, **options):
-        found = function(*_bare(arguments), **_bare(options))
+        found = function(*bare(arguments), **bare(options))
         if function in (np.empty, np.empty_like) and found.dtype.kind == "f":
             found.fill(np.nan)  # whatever was there before
-        for x in _arrays_in(arguments):
-            if not np.may_share_memory(_bare(x), found):
+        for x in arrays_in(arguments):
+            if not np.may_share_memory(bare(x), found):
                 log.note(x, wrote=False, copied=True)
         return log.own(found)
 
@@ -337,35 +171,3 @@ def _codes(code):
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _codes(constant)
-
-
-def _is_view(part, whole):
-    return part.base is whole or (part.base is not None and part.base is whole.base)
-
-
-def _addresses(x):
-    """Where the entries of an array lie in memory.  -> (x.size,)"""
-    found = x.__array_interface__["data"][0]
-    if not x.ndim:
-        return (found,)
-    found = np.array([found])
-    for n, stride in zip(x.shape, x.strides, strict=True):
-        found = (found[:, None] + stride * np.arange(n)).ravel()
-    return found
-
-
-def _bare(x):
-    """The same without the notes, in tuples, lists and dictionaries too."""
-    if isinstance(x, np.ndarray):
-        return x.view(np.ndarray) if isinstance(x, Watched) else x
-    if isinstance(x, (tuple, list)):
-        return type(x)(map(_bare, x))
-    return {key: _bare(item) for key, item in x.items()} if isinstance(x, dict) else x
-
-
-def _arrays_in(x):
-    if isinstance(x, Watched):
-        yield x
-    elif isinstance(x, (tuple, list, dict)):
-        for item in x.values() if isinstance(x, dict) else x:
-            yield from _arrays_in(item)

@@ -17,6 +17,11 @@ from attn_ref.numba_exp2 import LOG2_E, exp2
 @njit(**COMPILE)
 def backward_kernel(q, k, v, out, lse, grad_out, grad_lse, dq, dk, dv, offset, length, left, right, scale, softcap,
                     masks, flags, alibi, tile_q, tile_k, workers):  # fmt: skip
+    """Add to dq (B, Hq, Nq, D), dk (B, Hq, Nk, D) and dv (B, Hq, Nk, Dv), which have an entry for every query head.
+
+    `out` and `lse` are what numba_forward.forward_kernel wrote for the same arguments; grad_out and grad_lse have
+    their shapes.
+    """
     batch, n_heads, n_q, d = q.shape
     allowed, bias = masks
     kv_heads, d_v = k.shape[1], v.shape[3]

@@ -20,6 +20,7 @@ FEW = 64  # rows; from here on BLAS is the faster way to multiply
 @njit(**COMPILE)
 def decode_kernel(q, k, v, out, lse, offset, length, left, right, scale, softcap, masks, flags, alibi, sinks,
                   tile_k, splits, workers):  # fmt: skip
+    """Write out and lse as numba_forward.forward_kernel does, from `splits` parts of the keys merged at the end."""
     batch, n_heads, n_q, d = q.shape
     allowed, bias = masks
     kv_heads, d_v, group = k.shape[1], v.shape[3], n_heads // k.shape[1]
@@ -58,6 +59,7 @@ def decode_kernel(q, k, v, out, lse, offset, length, left, right, scale, softcap
 
 @step.step
 def zeroed(x):
+    """x itself, with nothing left in it."""
     x[:] = 0
     return x
 

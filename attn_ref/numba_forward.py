@@ -19,6 +19,11 @@ from attn_ref.numba_exp2 import LOG2_E
 @njit(**COMPILE)
 def forward_kernel(q, k, v, out, lse, offset, length, left, right, scale, softcap, masks, flags, alibi, sinks,
                    tile_q, tile_k, workers):  # fmt: skip
+    """Write out (B, Hq, Nq, Dv) and lse (B, Hq, Nq) for q (B, Hq, Nq, D), k (B, Hkv, Nk, D), v (B, Hkv, Nk, Dv).
+
+    The rest as in problem.Problem, but: scale, softcap and alibi hold log₂e; masks are (allowed, bias), of no meaning
+    where flags (has_allowed, has_bias, has_alibi) say that there is none; a sink of -inf is none.
+    """
     batch, n_heads, n_q, d = q.shape
     allowed, bias = masks
     kv_heads, d_v = k.shape[1], v.shape[3]

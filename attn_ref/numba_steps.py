@@ -69,6 +69,7 @@ def add_bias(s, bias):
 
 @step
 def forbid(s, allowed):
+    """-inf where allowed (queries, keys) is False."""
     for i in range(s.shape[1]):
         for j in range(s.shape[0]):
             if not allowed[i, j]:
@@ -110,6 +111,7 @@ def weigh(s, row_max, row_sum, shrink):
 
 @step
 def accumulate(acc, shrink, add):
+    """acc = shrink acc + add, (rows, d_v): what earlier tiles gave is brought to the new maximum."""
     for i in range(acc.shape[0]):
         for c in range(acc.shape[1]):
             acc[i, c] = acc[i, c] * shrink[i] + add[i, c]
@@ -158,6 +160,7 @@ def finish(acc, row_max, row_sum, out, lse):
 
 @step
 def add_to(total, x, scale):
+    """total += scale x, (rows, columns)"""
     for i in range(x.shape[0]):
         for c in range(x.shape[1]):
             total[i, c] += x[i, c] * scale

@@ -27,9 +27,11 @@ UNBOUNDED = 2**30  # a window's side without a bound: farther than any key, and 
 
 @dataclass(frozen=True)
 class Problem:
-    q: object
-    k: object
-    v: object
+    """One call of `attention` as every backend takes it: checked, four axes, every default filled in."""
+
+    q: object  # (B, Hq, Nq, D)
+    k: object  # (B, Hkv, Nk, D)
+    v: object  # (B, Hkv, Nk, Dv)
     scale: float
     left: int
     right: int

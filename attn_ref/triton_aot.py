@@ -65,6 +65,7 @@ def compile_kernel(name, target, d, dtype="fp16", **options):
 
 
 def first_tiles(name, target, d):
+    """(tile_q, tile_k, warps, stages), the first choice among those that autotuning would time."""
     size = max(64, triton.next_power_of_2(d))
     if name == "decode":
         return 16, *DECODE[size]

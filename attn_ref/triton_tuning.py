@@ -78,6 +78,7 @@ def decode_tiles(problem):
 
 
 def worth_tuning(problem):
+    """Whether a call is so long that timing several tiles first pays: by multiply-adds, as if nothing were masked."""
     batch, n_heads, n_q, d = problem.q.shape
     n_k, d_v = problem.v.shape[2:]
     return batch * n_heads * n_q * n_k * (d + d_v) >= LONG

@@ -115,6 +115,7 @@ def sizes(least=1, **named):
 
 
 def true_or_false(x, name):
+    """x as a bool. Raises TypeError for what is merely true or false in a condition, such as 1 or []."""
     if not isinstance(x, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {type(x).__name__} {x!r:.40}")
     return bool(x)
