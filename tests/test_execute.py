@@ -9,6 +9,7 @@ import re
 import nbformat
 import numpy as np
 import pytest
+import zmq.asyncio
 from jupyter_core.utils import run_sync
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -342,6 +343,21 @@ def test_files_that_were_handed_in_are_there_again_after_a_breach():
     handed = Submission("ada", CHAPTER.folder, nbformat.writes(notebook).encode(), {"data/a.csv": b"1,2"})
     made, _ = grade_here(handed, Plan(31, {CHAPTER.folder: release}))
     assert earned(made) == POINTS | {"2.2": 0}
+
+
+@pytest.mark.parametrize("source", ["1 + 1", "import os; os._exit(0)", "while True: pass", "print('x' * 10**8)"])
+def test_sockets_are_closed_however_a_kernel_ends(monkeypatch, source):
+    """Those left to the garbage collector can stop the grader for good: ZeroMQ waits until the last one is closed."""
+    made = []
+
+    class Context(zmq.asyncio.Context):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    monkeypatch.setattr(zmq.asyncio, "Context", Context)
+    examined(source, cell=1)
+    assert made and all(one.closed for one in made)
 
 
 def test_a_breach_leaves_nothing_on_the_terminal(capfd, caplog):

@@ -68,11 +68,13 @@ class Client(NotebookClient):
         self.kc.iopub_channel.socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_MESSAGE)
 
     async def end(self):
-        """End the kernel and all it started."""
+        """End the kernel and all it started, and close what leads to it, even if the kernel is gone.
+
+        A socket left to the garbage collector could stop this process for good: its context waits for it.
+        """
         if self.kc is not None:
             self.kc.stop_channels()
-        if self.km.has_kernel:
-            await self.km.shutdown_kernel(now=True)
+        await self.km.shutdown_kernel(now=True)
 
     async def run(self, index, count, seconds, again):
         """Run a cell, on a copy if it runs `again`. Returns None, or the Stopped that an interrupt has ended well.
