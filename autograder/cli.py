@@ -7,12 +7,32 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from autograder import cli_bundle, cli_grading
 from autograder.cli_grading import stop
 
+
+class Commands(TyperGroup):
+    """Commands of which some need a chapter whose packages may not be installed."""
+
+    def invoke(self, context):
+        """Run a command. A missing package is said in one line, without a traceback."""
+        try:
+            return super().invoke(context)
+        except ModuleNotFoundError as error:
+            from autograder.exercise import NotInstalled
+
+            if not isinstance(error, NotInstalled):
+                raise
+            stop(str(error))
+
+
 app = typer.Typer(
-    help="Attention by writing it: the course's command line.", no_args_is_help=True, add_completion=False
+    cls=Commands,
+    help="Attention by writing it: the course's command line.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 app.add_typer(cli_grading.app)
 app.add_typer(cli_bundle.app)

@@ -6,6 +6,7 @@ A definition reads like a page of a teacher's notebook; `docs/writing-an-exercis
 import inspect
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,6 +14,14 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 import numpy as np
+
+PACKAGES = ("torch", "numba", "triton")  # those that only some chapters need
+NOT_INSTALLED = "{folder} needs {name}, which is not installed. In the course's folder `make env EXTRAS={name}` "
+NOT_INSTALLED += "installs it, and `make env EXTRAS=torch,numba,triton` what every chapter needs."
+
+
+class NotInstalled(ModuleNotFoundError):
+    """A package that a chapter needs; the message says how to install it."""
 
 
 @dataclass(frozen=True)
@@ -226,11 +235,20 @@ def module_of(number):
 
 @cache
 def load_chapter(number):
-    """The definitions of one chapter. Only its own file is imported, so a check starts fast."""
+    """The definitions of one chapter. Only its own file is imported, so a check starts fast.
+
+    Raises KeyError where there is no such chapter, NotInstalled where it needs a package that is not there.
+    """
     if number not in chapters():
         raise KeyError(f"there is no chapter {number}; the chapters are {', '.join(map(str, chapters()))}")
     module_name = chapters()[number]
-    module = import_module(module_of(number))
+    try:
+        module = import_module(module_of(number))
+    except ModuleNotFoundError as error:
+        if error.name not in PACKAGES:
+            raise
+        missing = NOT_INSTALLED.format(folder=folder_of(number), name=error.name)
+        raise NotInstalled(missing, name=error.name) from None
     kinds = {Exercise: {}, Quiz: {}, Written: {}}
     for value in vars(module).values():
         for kind, found in kinds.items():
@@ -239,6 +257,15 @@ def load_chapter(number):
                     raise ValueError(f"{module_name}.py defines {kind.__name__} {value.id} twice")
                 found[value.id] = value
     return Chapter(number, module_name[5:], *kinds.values())
+
+
+def loadable_chapters():
+    """The Chapters for which all packages are installed, in order."""
+    found = []
+    for number in chapters():
+        with suppress(NotInstalled):
+            found.append(load_chapter(number))
+    return found
 
 
 def find_exercise(exercise_id):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from autograder.exercise import chapters, folder_of, load_chapter
+from autograder.exercise import NotInstalled, chapters, folder_of, load_chapter
 
 _unsaved = []  # what could not be written, kept while this Python runs
 
@@ -85,7 +85,7 @@ def table(only=None):
         if only in (None, number):
             try:
                 exercises, missing = load_chapter(number).exercises.values(), None
-            except ModuleNotFoundError as error:
+            except NotInstalled as error:
                 exercises, missing = [], error.name
             rows = [(exercise, known.get(exercise.id, Standing())) for exercise in exercises]
             found.append((folder_of(number), rows, missing))

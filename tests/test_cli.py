@@ -1,5 +1,6 @@
 """The `attn` command line: it reads well, answers with a remedy, and loses nobody's work."""
 
+import json
 import os
 import re
 import subprocess
@@ -13,8 +14,11 @@ from typer.testing import CliRunner
 import attn_ref
 from autograder import build, check
 from autograder.cli import app
+from autograder.exercise import PACKAGES
 from autograder.kill_matrix import markdown
 from tests.conftest import copy_of
+
+EMPTY = b'{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
 
 
 def attn(*arguments, status=0):
@@ -140,3 +144,50 @@ def test_lab_serves_the_first_notebook_without_a_browser(tmp_path):
         time.sleep(0.5)
         os.killpg(process.pid, 9)
         process.wait(20)
+
+
+class TestWithoutTorch:
+    """What `make env` alone installs serves chapters 00 to 05, and says what others need."""
+
+    @pytest.fixture
+    def attn(self, tmp_path):
+        (tmp_path / "missing").mkdir()
+        for name in PACKAGES:
+            file = tmp_path / "missing" / f"{name}.py"
+            file.write_text(f"raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')\n")
+        env = {**os.environ, "PYTHONPATH": str(tmp_path / "missing"), "COLUMNS": "200"}
+
+        def run(*arguments):
+            command = [sys.executable, "-m", "autograder.cli", *map(str, arguments)]
+            return subprocess.run(command, cwd=build.ROOT, env=env, capture_output=True, text=True)
+
+        return run
+
+    def submission(self, place, folder, content=None):
+        (place / folder).mkdir(parents=True)
+        made = content or (build.ROOT / "course" / folder / f"{folder}.ipynb").read_bytes()
+        (place / folder / f"{folder}.ipynb").write_bytes(made)
+
+    def test_a_class_is_graded_though_a_notebook_says_nothing_of_its_chapter(self, attn, tmp_path):
+        self.submission(tmp_path / "inbox" / "ada", "02_scaled_dot_product")
+        self.submission(tmp_path / "inbox" / "bob", "02_scaled_dot_product", b"this is no notebook")
+        self.submission(tmp_path / "inbox" / "eve", "02_scaled_dot_product", EMPTY)
+        done = attn("grade", tmp_path / "inbox", "--out", tmp_path / "out", "--json")
+        assert done.returncode == 3, done.stderr
+        *found, last = map(json.loads, done.stdout.splitlines())
+        assert {one["student"]: one["status"] for one in found} == {"ada": "graded", "bob": "failed", "eve": "failed"}
+        assert all("grader" not in one["reason"] for one in found) and last["finished"]
+
+    def test_a_chapter_that_needs_it_is_refused_with_the_remedy(self, attn, tmp_path):
+        self.submission(tmp_path / "inbox" / "ada", "06_multi_head")
+        one = build.ROOT / "course" / "06_multi_head" / "06_multi_head.ipynb"
+        for command in (
+            ("grade", tmp_path / "inbox", "--out", tmp_path / "out"),
+            ("grade-one", one, "--chapter", "06"),
+            ("hint", "6.1"),
+            ("gradescope-zip", "06"),
+            ("build",),
+        ):
+            done = attn(*command)
+            assert done.returncode == 1 and "06_multi_head needs torch" in done.stderr, (command, done.stderr)
+            assert "make env EXTRAS=torch" in done.stderr and "Traceback" not in done.stderr

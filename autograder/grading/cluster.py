@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from functools import cache
 
-from autograder.exercise import chapters
+from autograder.exercise import loadable_chapters
 from autograder.grading.results import Graded, Submission
 from autograder.grading.stamps import exercise_hashes, grader_hash
 from autograder.grading.work import Plan
@@ -69,7 +69,7 @@ class Cluster:
 @cache
 def version():
     """What has to be the same on every machine that grades: hashes of the grader and of all exercises."""
-    return grader_hash(), {number: exercise_hashes(number) for number in chapters()}
+    return grader_hash(), {one.number: exercise_hashes(one.number) for one in loadable_chapters()}
 
 
 def _same(plan):

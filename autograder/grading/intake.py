@@ -12,7 +12,7 @@ from pathlib import Path
 from autograder.exercise import chapters as chapter_numbers
 from autograder.exercise import folder_of
 from autograder.grading.gather import Found, gather, shown
-from autograder.grading.recognise import chapter_of, count_answered
+from autograder.grading.recognise import count_answered, number_of
 from autograder.grading.rescue import LARGEST_FILE, rescue
 from autograder.grading.results import Submission
 from autograder.grading.whose import Owner, gradescope_names, level_of, owner_of, safe_id, time_of, written
@@ -168,9 +168,9 @@ def _candidates(unit):
     for file, name in unit.files:
         if re.search(r"\.ipynb\b", name, re.I) or b'"cell_type"' in file.data[: 2**20]:
             cells = rescue(file.data).cells
-            chapter = chapter_of(cells)
-            answered = count_answered(cells, chapter) if chapter else -1
-            found.append(Candidate(file, name, chapter and chapter.folder, answered))
+            number = number_of(cells)
+            answered = -1 if number is None else count_answered(cells, number)
+            found.append(Candidate(file, name, None if number is None else folder_of(number), answered))
     return found
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 
 import nbformat
 
+from autograder.exercise import folder_of
 from autograder.grading.bench import Bench
 from autograder.grading.breaches import breach
 from autograder.grading.cells import Cell, bare, slot_of
 from autograder.grading.find import defining, find_answer, find_check, find_written
-from autograder.grading.recognise import chapter_of, of_another_chapter
+from autograder.grading.recognise import number_of, of_another_chapter
 from autograder.grading.rescue import rescue
 from autograder.grading.results import Breach
 
@@ -82,9 +83,9 @@ def _is_not_the_one(bench):
     }
     if any(cell.name in slots and not of_another_chapter(cell, chapter) for cell in bench.cells):
         return None
-    found = chapter_of(bench.cells)
-    if found and found.number != chapter.number:
-        return breach("wrong chapter", found=found.folder, wanted=chapter.folder)
+    found = number_of(bench.cells)
+    if found not in (None, chapter.number):
+        return breach("wrong chapter", found=folder_of(found), wanted=chapter.folder)
     names = {one.name for one in chapter.exercises.values()}
     return None if any(not cell.defined.isdisjoint(names) for cell in bench.cells) else breach("no answers")
 

@@ -3,17 +3,18 @@
 import re
 from collections import Counter
 
-from autograder.exercise import chapters, load_chapter
+from autograder.exercise import NotInstalled, chapters, load_chapter, loadable_chapters
 from autograder.grading.cells import slot_of
 
 NAMED = re.compile(r"(?:exercise|written)-(\d+)-\w+$")
 HEADED = re.compile(r"^### (?:Exercise|Question) (\d+)\.\w+ ·|^# (\d\d) · ", re.M)
 
 
-def chapter_of(cells):
-    """The Chapter whose cells these are, or None: by the names of its cells, then by headings.
+def number_of(cells):
+    """The number of the chapter whose cells these are, or None: by the names of its cells, then by headings.
 
-    Only where neither says anything, by what the cells define: that loads the definitions of every chapter.
+    Only where neither says anything, by what the cells define: that loads the definitions of every chapter that can be
+    loaded here. Others cannot be graded here either.
     """
     named = Counter(int(found[1]) for cell in cells if (found := NAMED.match(cell.name or "")))
     prose = "\n".join(cell.source for cell in cells if cell.kind != "code")
@@ -21,20 +22,27 @@ def chapter_of(cells):
     votes = {number: (named[number], headed[number]) for number in chapters()}
     best = max(votes, key=votes.get)  # the first of equals
     if any(votes[best]):
-        return load_chapter(best)
-    votes = Counter()
-    for number in chapters():
-        chapter = load_chapter(number)
-        answers = sum(any(_is_answer(cell, one) for cell in cells) for one in chapter.exercises.values())
-        votes[number] = answers
+        return best
+    votes = {chapter.number: _count(cells, chapter.exercises) for chapter in loadable_chapters()}
     best = max(votes, key=votes.get)
-    return load_chapter(best) if votes[best] else None
+    return best if votes[best] else None
 
 
-def count_answered(cells, chapter):
-    """How many exercises of the chapter have a cell that is no stub any more."""
+def count_answered(cells, number):
+    """How many exercises of the chapter have a cell that is no stub any more; 0 where it cannot be loaded here."""
     done = [cell for cell in cells if not re.search(r"^[ \t]*raise NotImplementedError", cell.source, re.M)]
-    return sum(any(_is_answer(cell, one) for cell in done) for one in chapter.exercises.values())
+    return _count(done, _exercises(number))
+
+
+def _count(cells, exercises):
+    return sum(any(_is_answer(cell, one) for cell in cells) for one in exercises.values())
+
+
+def _exercises(number):
+    try:
+        return load_chapter(number).exercises
+    except NotInstalled:
+        return {}
 
 
 def of_another_chapter(cell, chapter):
@@ -42,7 +50,7 @@ def of_another_chapter(cell, chapter):
     found = re.fullmatch(r"exercise-(\d+)-(\w+)", cell.name)
     if not found or int(found[1]) == chapter.number or int(found[1]) not in chapters():
         return False
-    exercise = load_chapter(int(found[1])).exercises.get(f"{int(found[1])}.{found[2]}")
+    exercise = _exercises(int(found[1])).get(f"{int(found[1])}.{found[2]}")
     return exercise is not None and exercise.name in cell.defined
 
 

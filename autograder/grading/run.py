@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 from filelock import FileLock, Timeout
 
-from autograder.exercise import chapters, folder_of, load_chapter, module_of
+from autograder.exercise import NotInstalled, chapters, folder_of, load_chapter, module_of
 from autograder.grading import policy
 from autograder.grading.client import Budget
 from autograder.grading.intake import take_in
@@ -168,7 +168,11 @@ def class_run(keeper, unplaced, level) -> ClassRun:
 
 def refuse_what_cannot_run(folder):
     """GradeError where this machine lacks what an exercise of the chapter runs on: a 0 would be nobody's fault."""
-    for exercise in chapter_of(folder).exercises.values():
+    try:
+        exercises = chapter_of(folder).exercises.values()
+    except NotInstalled as error:
+        raise GradeError(f"{folder} cannot be graded here: {error}") from None
+    for exercise in exercises:
         if exercise.missing:
             raise GradeError(f"{folder} cannot be graded here: {exercise.missing}; attn doctor says how to install it")
 

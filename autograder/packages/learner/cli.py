@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from autograder import doctor, lab, notebook
-from autograder.exercise import chapters, load_chapter
+from autograder.exercise import NotInstalled, chapters, folder_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RELEASED = ROOT / ".released"  # the notebooks as they were given out
@@ -29,7 +29,10 @@ def app(arguments=None):
     tasks.add_parser("reset", help="put a chapter's notebook back, keeping a copy of yours").add_argument("chapter")
     tasks.add_parser("doctor", help="say what this machine can run")
     options = parser.parse_args(arguments)
-    return TASKS[options.task](options)
+    try:
+        return TASKS[options.task](options)
+    except NotInstalled as error:
+        sys.exit(str(error))
 
 
 def notebook_of(chapter):
@@ -38,7 +41,7 @@ def notebook_of(chapter):
     if not digits.isdigit() or int(digits) not in chapters():
         there = ", ".join(f"{number:02d}" for number in chapters())
         sys.exit(f"There is no chapter {chapter!r} here; the chapters are {there}.")
-    folder = load_chapter(int(digits)).folder
+    folder = folder_of(int(digits))
     return Path(folder) / f"{folder}.ipynb"
 
 
