@@ -171,7 +171,7 @@ def refuse_what_cannot_run(folder):
     try:
         exercises = chapter_of(folder).exercises.values()
     except NotInstalled as error:
-        raise GradeError(f"{folder} cannot be graded here: {error}") from None
+        raise GradeError(str(error)) from None
     for exercise in exercises:
         if exercise.missing:
             raise GradeError(f"{folder} cannot be graded here: {exercise.missing}; attn doctor says how to install it")
