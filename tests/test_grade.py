@@ -1,8 +1,10 @@
 """`attn grade`: every submission ends with a status and a reason, nothing is lost, and nothing is done twice."""
 
+import contextlib
 import csv
 import inspect
 import json
+import os
 import random
 import re
 import shutil
@@ -22,6 +24,7 @@ from autograder.build import release_bytes
 from autograder.exercise import chapters, load_chapter, module_of
 from autograder.grading import stamps
 from autograder.grading.results import ClassRun, Graded, Stamp, Submission, from_json, to_json
+from autograder.grading.run import Settings, grade
 from autograder.sandbox import offered
 
 CHAPTER = load_chapter(2)
@@ -259,6 +262,24 @@ def test_ctrl_c_keeps_what_was_graded_and_leaves_no_process(handed_in, tmp_path)
     assert process.returncode == 130 and "What was graded is kept" in said and "Traceback" not in said
     rest = attn("grade", handed_in, "--out", tmp_path / "out")
     assert len(rest.stdout.splitlines()) < 6
+
+
+@sandboxed
+@pytest.mark.slow
+def test_an_interrupt_that_python_loses_ends_the_run_all_the_same(handed_in, tmp_path):
+    """As one is lost that comes while an object is cleared away."""
+    seen = []
+
+    def losing(results, total):
+        for one in results:
+            seen.append(one)
+            with contextlib.suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+            yield one
+
+    with pytest.raises(KeyboardInterrupt):
+        grade(handed_in, Settings(tmp_path / "out"), losing)
+    assert len(seen) == 1 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @sandboxed

@@ -63,7 +63,7 @@ def grade(source, settings: Settings, progress=None, warm=None) -> ClassRun:
     if source == out and not (source / "submitted").is_dir():
         raise GradeError(f"{out} holds the submissions, and nothing is written where they lie; choose another --out")
     roster = _roster(settings.roster)
-    with _only_one(out, settings.wait), _logging(out / "grade.log"), _terminated_as_interrupted():
+    with _only_one(out, settings.wait), _logging(out / "grade.log"), _interruptible() as heed:
         level = "as the workers offer" if settings.cluster else strongest(allow_none=settings.unsandboxed)
         log.info("sandbox: %s", level)
         show = progress or (lambda results, total: results)
@@ -74,7 +74,7 @@ def grade(source, settings: Settings, progress=None, warm=None) -> ClassRun:
                     raise GradeError(_nothing(source, unplaced))
                 if warm:
                     warm.load(*_used(submissions))
-                run = _grade(submissions, unplaced, out, settings, crew, level, show)
+                run = _grade(submissions, unplaced, out, settings, crew, level, show, heed)
         except GraderFailed as error:
             raise GradeError(str(error)) from error
         from autograder.reports.publish import write_reports
@@ -107,7 +107,7 @@ def _roster(path):
     return text
 
 
-def _grade(submissions, unplaced, out, settings, crew, level, progress):
+def _grade(submissions, unplaced, out, settings, crew, level, progress, heed):
     from autograder.build import nbgrader_config
     from autograder.grading.gradebook import GradebookError, Keeper
 
@@ -133,6 +133,7 @@ def _grade(submissions, unplaced, out, settings, crew, level, progress):
                     unplaced.append((f"{graded.student} {graded.chapter}", STANDS.format(reason=graded.reason)))
                 else:
                     _keep(submission, graded, notebook, keeper, out)
+                heed()
             run = class_run(keeper, unplaced, level)
     except GradebookError as error:
         raise GradeError(str(error)) from error
@@ -295,17 +296,27 @@ def _logging(path):
 
 
 @contextmanager
-def _terminated_as_interrupted():
-    """A polite `kill` ends a run as Ctrl-C does: workers stopped, all stored grades kept."""
+def _interruptible():
+    """Ctrl-C, and a polite `kill` too, ends a run: workers stopped, all stored grades kept.
 
-    def interrupt(*_):
+    Yields a function that raises KeyboardInterrupt once more: what comes while Python clears an object away is lost.
+    """
+    received, before = [], {}
+
+    def interrupt(number, _):
+        received.append(number)
         raise KeyboardInterrupt
 
-    before = None
+    def heed():
+        if received:
+            raise KeyboardInterrupt
+
     with suppress(ValueError):  # not in the main thread: then nobody sends us signals either
-        before = signal.signal(signal.SIGTERM, interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, interrupt)
     try:
-        yield
+        yield heed
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
