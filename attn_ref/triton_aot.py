@@ -86,6 +86,7 @@ def report(name, target, d, dtype, **options):
 
 
 def main(arguments=None):
+    """Compile the chosen kernels for the chosen targets, and print what the compiler made of each."""
     parser = argparse.ArgumentParser(prog="python -m attn_ref.triton_aot", description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
     parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=list(KERNELS))

@@ -201,6 +201,7 @@ def bare(x):
 
 
 def arrays_in(x):
+    """The watched arrays among nested tuples, lists and values of dictionaries, one after the other."""
     if isinstance(x, Watched):
         yield x
     elif isinstance(x, (tuple, list, dict)):

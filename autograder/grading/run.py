@@ -319,4 +319,5 @@ def _interruptible():
         yield heed
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # None: set from C, which Python cannot put back
+                signal.signal(number, handler)
