@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import zipfile
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -309,6 +310,18 @@ def test_an_unreadable_notebook_belongs_to_the_only_chapter_there_is(tmp_path, n
     assert placed(submissions) == [("bob", TWO.folder), ("eve", ONE.folder)]
     assert "nothing tells which chapter it is" in dict(unplaced)["ada_11_222_hw.ipynb"]
     assert placed(take_in(tmp_path, [TWO.folder])[0]) == [("ada", TWO.folder), ("bob", TWO.folder)]
+
+
+def test_chapters_that_could_not_be_looked_at_are_named(tmp_path, notebook, monkeypatch):
+    put(tmp_path, {"ada_11_222_hw.ipynb": b"{broken", "ben_12_223_hw.ipynb": notebook(1)})
+    put(tmp_path, {"cat_13_224_hw.ipynb": notebook(2)})
+    for missing, end in (
+        ((), "its name and folder name none"),
+        ((11, 12), "not installed here were not looked at: 11_numba_kernel, 12_triton_kernel"),
+    ):
+        loaded = [SimpleNamespace(number=number) for number in intake.chapter_numbers() if number not in missing]
+        monkeypatch.setattr(intake, "loadable_chapters", lambda loaded=loaded: loaded)
+        assert dict(take_in(tmp_path)[1])["ada_11_222_hw.ipynb"].endswith(end)
 
 
 def test_an_unreadable_notebook_belongs_to_the_chapter_it_is_called_like(tmp_path, notebook):

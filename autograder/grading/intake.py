@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autograder.exercise import chapters as chapter_numbers
-from autograder.exercise import folder_of
+from autograder.exercise import folder_of, loadable_chapters
 from autograder.grading.gather import Found, gather, shown
 from autograder.grading.recognise import count_answered, number_of
 from autograder.grading.rescue import LARGEST_FILE, rescue
@@ -26,6 +26,7 @@ REASONS = {
     "whose": "nothing tells whose it is; a folder or a file name should name the student, as in "
     "<student>/<chapter>/<chapter>.ipynb",
     "which": "nothing tells which chapter it is: it holds no cell of any, and its name and folder name none",
+    "unseen": "; chapters whose packages are not installed here were not looked at: {chapters}",
     "no notebook": "there is no notebook beside it that could be graded; hand in the .ipynb file",
     "better": "{student} handed in {other} as well, which has more answers or is newer",
     "misplaced": "it is the notebook of {found}, in the folder of {wanted}",
@@ -146,7 +147,7 @@ def _placed(units, wanted, unplaced):
             by_chapter[unit.owner.chapter or one.chapter or _called(one.name) or only].append(one)
         for chapter, several in by_chapter.items():
             if chapter is None:
-                unplaced += [(one.file.path, REASONS["which"]) for one in several]
+                unplaced += [(one.file.path, _of_none()) for one in several]
             elif chapter not in wanted:
                 unplaced += [(one.file.path, REASONS["not asked"].format(chapter=chapter)) for one in several]
             else:
@@ -155,6 +156,13 @@ def _placed(units, wanted, unplaced):
             alone = [file for file, _ in unit.files if not any(one.file is file for one in pool)]
             unplaced += [(file.path, REASONS["no notebook"]) for file in alone]
     return placed
+
+
+def _of_none():
+    """Why a notebook that nothing tells the chapter of is not placed; what was not looked at is named."""
+    seen = {one.number for one in loadable_chapters()}
+    unseen = [folder_of(number) for number in chapter_numbers() if number not in seen]
+    return REASONS["which"] + (REASONS["unseen"].format(chapters=", ".join(unseen)) if unseen else "")
 
 
 def _called(name):
