@@ -197,6 +197,7 @@ def notebook(browser, server):
 
 @contextmanager
 def notebook_at(browser, server, path):
+    """The notebook at this path below the repository, open in a page of its own that ends without an error."""
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     messages = []
     page.on("pageerror", lambda error: messages.append(str(error)))

@@ -18,7 +18,7 @@ from attn_ref.sentence import TOKENS
 from attn_ref.softmax import softmax
 from autograder.reports.safe_html import is_safe, made_safe
 from tests.html_attacks import ATTACKER, HTML
-from tests.test_browser import CHROMIUM, FLAGS, Notebook, dark, picture_of
+from tests.test_browser import CHROMIUM, FLAGS, dark, notebook_at, picture_of
 from tests.test_browser import server as server  # a fixture
 
 BROWSER = [
@@ -360,12 +360,8 @@ class TestInJupyterLab:
         kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
         notebook = v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
         (folder / "views.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
-        page = browser.new_page(viewport={"width": 1100, "height": 1100})
-        complaints = []
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        yield Notebook(page, server.address, "views")
-        assert complaints == []
-        page.close()
+        with notebook_at(browser, server, "course/views/views.ipynb") as opened:
+            yield opened
 
     def test_it_answers_in_a_notebook_and_stands_still_where_that_is_not_trusted(self, lab):
         stored = lab.page.locator(".jp-RenderedHTMLCommon img[alt^='Head lines']")
