@@ -198,12 +198,11 @@ def notebook(browser, server):
 @contextmanager
 def notebook_at(browser, server, path):
     """The notebook at this path below the repository, open in a page of its own that ends without an error."""
-    page = browser.new_page(viewport={"width": 1280, "height": 1000})
     messages = []
-    page.on("pageerror", lambda error: messages.append(str(error)))
-    yield Notebook(page, server.address, path)
+    with browser.new_page(viewport={"width": 1280, "height": 1000}) as page:
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        yield Notebook(page, server.address, path)
     assert messages == []
-    page.close()
 
 
 def first_code_cell(folder):

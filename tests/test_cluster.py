@@ -206,8 +206,19 @@ def no_grading(folder):
     (folder / "autograder" / "grading" / "workers.py").unlink()
 
 
-@pytest.mark.parametrize("change", [an_older_judge, no_grading])
-def test_a_worker_with_another_version_grades_nobody(change, machines, handed_in, tmp_path):
+def no_torch(folder):
+    (folder / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n")
+
+
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        (an_older_judge, "its grader or its exercises differ"),
+        (no_grading, "No module named 'autograder.grading.workers'"),
+        (no_torch, "only one of the two machines has the packages that 06_multi_head, 07_transformer, 08_cost"),
+    ],
+)
+def test_a_worker_with_another_version_grades_nobody(change, why, machines, handed_in, tmp_path):
     machines.scheduler()
     machines.worker("old", **other_version(tmp_path / "old", change))
     wait_for_workers(machines, 1)
@@ -216,6 +227,7 @@ def test_a_worker_with_another_version_grades_nobody(change, machines, handed_in
     assert process.returncode == 1 and not students
     said = " ".join(said.split())
     assert "has another version of the course" in said and "tcp://127.0.0.1" in said and "Traceback" not in said
+    assert why in said
 
 
 def test_a_worker_with_another_version_that_comes_late_grades_nobody(machines, handed_in, tmp_path):

@@ -113,6 +113,13 @@ def test_no_input_is_written_to():
     np.testing.assert_array_equal(allowed, before[1])
 
 
+def test_nan_is_drawn_and_told():
+    picture = plots.weights(np.array([[0.5, 0.5], [NAN, 1.0]]))
+    written = {text.get_position(): text for text in picture.figure.axes[0].texts}
+    assert written[0, 1].get_text() == "nan" and written[0, 1].get_color() == "black"  # on the white of an empty cell
+    assert "Row 0 is largest at 0 (0.50). Row 1 holds nan." in picture.alt
+
+
 def test_tensors_are_drawn_like_arrays():
     torch = pytest.importorskip("torch", reason="torch is not installed")
     tensor = torch.tensor(SHARES, requires_grad=True)

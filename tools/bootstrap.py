@@ -108,7 +108,8 @@ REMEDIES = {
     "CUDA, so pins.txt asks for the CPU build, which has an index of its own: on PyTorch's 'Get started' page choose "
     "Pip, Linux and CPU, and pass on the address it shows: `make {task} TORCH_INDEX=<address>`. With conda, install a "
     "CPU build of pytorch and leave torch out of EXTRAS. On macOS and Windows the package index has the CPU build, "
-    "but only for Apple silicon and 64-bit Windows. Chapters 00 to 05 need no torch: `make {task} EXTRAS=numba`.",
+    "but only for Apple silicon and 64-bit Windows. Chapters 00 to 05 and 10 need no torch: "
+    "`make {task} EXTRAS=numba`.",
     "unknown": "pip could not install the environment. Its last lines above say why, and all it did is in {log}. If "
     "they name a version, the Python in use may be the cause: this is {running}, and the pins are made with 3.11.",
 }

@@ -158,7 +158,7 @@ def _one_map(axes, panel, allowed, cmap, limits):
     for (i, j), value in np.ndenumerate(panel) if panel.size <= LARGEST_ANNOTATED else ():
         if not forbidden[i, j]:
             shade = image.cmap(image.norm(value))
-            dark = 0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] < 0.55
+            dark = np.isfinite(value) and 0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] < 0.55
             text = f"{value:.0f}" if value.is_integer() else f"{value:.2f}"
             axes.text(j, i, text, ha="center", va="center", fontsize=8.5, color="white" if dark else "black")
     axes.spines[:].set_visible(False)
@@ -191,7 +191,8 @@ def _map_alt(panel, rows, columns, title, label, names, allowed=None):
         for i, row in enumerate(panel):
             j = int(np.argmax(np.where(seen[i], row, -np.inf)))
             row_name, column_name = rows[i] if rows is not None else i, columns[j] if columns is not None else j
-            text += f" Row {row_name} is largest at {column_name} ({row[j]:.2f})."
+            holds = "holds nan" if np.isnan(row).any() else f"is largest at {column_name} ({row[j]:.2f})"
+            text += f" Row {row_name} {holds}."
     return text
 
 

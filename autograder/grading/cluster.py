@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from functools import cache
 
-from autograder.exercise import loadable_chapters
+from autograder.exercise import folder_of, loadable_chapters
 from autograder.grading.results import Graded, Submission
 from autograder.grading.stamps import exercise_hashes, grader_hash
 from autograder.grading.work import Plan
@@ -19,6 +19,8 @@ CUT_OFF = "the connection to the scheduler at {address} is lost. The grades that
 OTHER_VERSION = "the worker {worker} has another version of the course ({error}). Install there what is installed "
 OTHER_VERSION += "here, start the worker again, and run this again"
 DIFFERS = "its grader or its exercises differ from those of this machine"
+OTHER_PACKAGES = "only one of the two machines has the packages that {chapters} need; install on both what a class "
+OTHER_PACKAGES += "needs, such as `make env EXTRAS=cluster,torch,numba,triton`"
 NO_SANDBOX = "the worker {worker} cannot grade. {error}"
 
 
@@ -41,7 +43,7 @@ class Cluster:
             raise GraderFailed(NO_CLUSTER.format(address=address, error=error)) from error
         for worker, found in self.client.run(version, on_error="return").items():
             if found != version():
-                error = found if isinstance(found, Exception) else DIFFERS
+                error = found if isinstance(found, Exception) else _difference(found, version())
                 self.client.close()
                 raise GraderFailed(OTHER_VERSION.format(worker=worker, error=error))
 
@@ -72,6 +74,12 @@ def version():
     return grader_hash(), {one.number: exercise_hashes(one.number) for one in loadable_chapters()}
 
 
+def _difference(one, other):
+    """How two versions differ, in words: first what can be graded there, since packages are easier to forget."""
+    unlike = sorted(one[1].keys() ^ other[1].keys())
+    return OTHER_PACKAGES.format(chapters=", ".join(map(folder_of, unlike))) if unlike else DIFFERS
+
+
 def _same(plan):
     return plan
 
@@ -81,7 +89,7 @@ def _grade_there(submission, plan, wanted):
     from distributed import get_worker
 
     if version() != wanted:
-        raise GraderFailed(OTHER_VERSION.format(worker=get_worker().address, error=DIFFERS))
+        raise GraderFailed(OTHER_VERSION.format(worker=get_worker().address, error=_difference(version(), wanted)))
     try:
         strongest(allow_none=plan.unsandboxed)
     except Refused as error:

@@ -147,7 +147,8 @@ def _placed(units, wanted, unplaced):
             by_chapter[unit.owner.chapter or one.chapter or _called(one.name) or only].append(one)
         for chapter, several in by_chapter.items():
             if chapter is None:
-                unplaced += [(one.file.path, _of_none()) for one in several]
+                why = _of_none()
+                unplaced += [(one.file.path, why) for one in several]
             elif chapter not in wanted:
                 unplaced += [(one.file.path, REASONS["not asked"].format(chapter=chapter)) for one in several]
             else:
